@@ -1,0 +1,1 @@
+"""Runtimes: what runs replicas. `base` is the contract; each sibling fulfils it."""
