@@ -11,7 +11,7 @@ class Window:
     """``requests``/``failed`` count what users got; ``attempts``/``errors`` what the track's replicas answered.
 
     They differ where nginx retried. A failure is a 5xx answer or none at all. ``latency`` maps a bucket (see
-    `metrics.histogram`) to a count of attempts. ``forced`` counts requests sent to the track by a header; they are
+    `core.histogram`) to a count of attempts. ``forced`` counts requests sent to the track by a header; they are
     in no other field. ``second`` is Unix time, whole seconds.
     """
 
