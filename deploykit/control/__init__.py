@@ -1,1 +1,1 @@
-
+"""Where decisions become effects: the executor, the rollouts, the state of a project."""

@@ -1,1 +1,1 @@
-
+"""nginx in front of every published service."""

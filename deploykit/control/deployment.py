@@ -1,0 +1,265 @@
+"""A project on a runtime: brought up, scaled, rolled to a new version, taken down."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from deploykit.control import versions
+from deploykit.control.executor import Executor
+from deploykit.control.store import Size, Store, Version
+from deploykit.core import rollout as rollouts
+from deploykit.core.order import levels
+from deploykit.core.plan import Desired, Plan, Want, reconcile, roll
+from deploykit.core.replica import Replica
+from deploykit.core.rollout import Rollout
+from deploykit.core.routing import Route, route
+from deploykit.errors import DeployError, NotFound, ReplicaFailed
+from deploykit.events import Event, Sink
+from deploykit.proxy.gateway import Gateway
+from deploykit.runtimes.base import Runtime
+from deploykit.spec.model import Project, Service
+
+
+class Deployment:
+    """All that commands do to one project. Not for use by several commands at once: hold the lock (`control.lock`)."""
+
+    def __init__(self, runtime: Runtime, project: Project, emit: Sink) -> None:
+        self.runtime = runtime
+        self.project = project
+        self.store = Store(runtime.state_dir(project.name) / "state.db")
+        self._sink = emit
+        self.gateway = Gateway(runtime.proxy, project, internal=runtime.name == "docker")
+        self.executor = Executor(runtime, project, self.store, self.gateway, self.emit)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def emit(self, event: Event) -> None:
+        if event.kind != "image.progress":
+            self.store.add_event(event)
+        self._sink(event)
+
+    def say(self, kind: str, text: str, service: str = "", cause: str = "") -> None:
+        self.emit(Event(kind, text, time.time(), service, cause))
+
+    # looking
+
+    def observe(self) -> tuple[Replica, ...]:
+        """What runs, and the routes that follow from it, so that one service's change leaves the others routed."""
+        seen = self.executor.observe()
+        self.gateway.remember(self._routes(seen))
+        return seen
+
+    def _routes(self, seen: Iterable[Replica]) -> list[Route]:
+        replicas = list(seen)
+        routes = []
+        for size in self.store.sizes():
+            service = self._spec_of(size.service, size.stable)
+            if service is None or not service.ports:
+                continue
+            mine = [r for r in replicas if r.service == size.service]
+            active = self.active_rollout(size.service)
+            if active is not None:
+                made = route(
+                    service, mine, stable=frozenset({active.stable}), canary=active.canary, weight=active.weight
+                )
+            else:
+                made = route(service, mine, stable=frozenset(r.version for r in mine))
+            routes.append(made)
+        return routes
+
+    def _spec_of(self, name: str, version: str) -> Service | None:
+        known = self.store.version(name, version)
+        return self.project.services.get(name) or (known.spec if known else None)
+
+    def active_rollout(self, service: str) -> Rollout | None:
+        newest = self.store.rollout(service)
+        return newest if newest is not None and not newest.over else None
+
+    # changing
+
+    def make_version(self, service: Service, *, build: bool = True) -> Version:
+        return versions.make(self.runtime, self.project, service, self.store, self.emit, build=build)
+
+    def plan_up(self, made: Version, replicas: int, seen: Iterable[Replica]) -> Plan:
+        """What `up` would do to one service: nothing, reconcile, or a rolling update. (A canary is a rollout.)"""
+        desired = Desired(made.service, Want(made.version, replicas))
+        update = made.spec.update_config
+        return roll(
+            desired,
+            seen,
+            parallelism=update.parallelism,
+            start_first=update.order == "start-first",
+            delay=update.delay,
+        )
+
+    def up(
+        self, *, scale: Mapping[str, int] | None = None, build: bool = True, only: Iterable[str] = ()
+    ) -> list[Rollout]:
+        """Bring the project to what the file says. Returns the canary rollouts that are now to be run.
+
+        Services start in the order of ``depends_on``; independent ones side by side. A service that fails is taken
+        back to what it was. Raises BuildFailed, ReplicaFailed, PortInUse, NotFound.
+        """
+        chosen = set(only) or set(self.project.services)
+        unknown = chosen - set(self.project.services)
+        if unknown:
+            raise NotFound(f"no service {sorted(unknown)[0]!r} in {self.project.name}")
+        self.runtime.prepare(self.project)
+        order = levels({n: s.depends_on for n, s in self.project.services.items()}, chosen)
+        made = {name: self.make_version(self.project.services[name], build=build) for level in order for name in level}
+        self.observe()
+        pending: list[Rollout] = []
+        for level in order:
+            with ThreadPoolExecutor(4) as pool:
+                results = list(pool.map(lambda name: self._up_service(made[name], (scale or {}).get(name)), level))
+            pending += [r for r in results if r is not None]
+            self._await_completion(level)
+        return pending
+
+    def _up_service(self, made: Version, scale: int | None) -> Rollout | None:
+        before = self.store.size(made.service)
+        replicas = made.spec.replicas if scale is None else scale
+        seen = [r for r in self.executor.observe() if r.service == made.service]
+        running_old = any(r.running and r.version != made.version for r in seen)
+        active = self.active_rollout(made.service)
+        if active is not None:
+            raise DeployError(
+                f"{made.service}: a rollout to {active.canary_label} is under way",
+                hint=f"Run `deploykit rollout promote --full {made.service}` or `deploykit rollout abort"
+                f" {made.service}` first.",
+            )
+        if made.spec.extension.rollout.strategy == "canary" and running_old and before is not None:
+            return self.begin_rollout(made)
+        plan = self.plan_up(made, replicas, seen)
+        self.store.set_size(Size(made.service, made.version, replicas))
+        self._run_or_undo(made.service, plan, before)
+        return None
+
+    def _await_completion(self, names: Iterable[str]) -> None:
+        wanted = {
+            dependency
+            for service in self.project.services.values()
+            for dependency, how in service.depends_on.items()
+            if how.condition == "service_completed_successfully"
+        }
+        for name in sorted(wanted & set(names)):
+            self._completed(name)
+
+    def _completed(self, name: str, *, limit: float = 600.0) -> None:
+        deadline = time.monotonic() + limit
+        while time.monotonic() < deadline:
+            mine = [r for r in self.executor.observe() if r.service == name]
+            if mine and all(r.state in ("exited", "dead") for r in mine):
+                bad = next((r for r in mine if r.exit_code != 0), None)
+                if bad is None:
+                    return
+                raise ReplicaFailed(
+                    f"{bad.name} ended with exit code {bad.exit_code}; other services wait for its success",
+                    details=tuple(self.runtime.logs(bad, tail=10)),
+                )
+            time.sleep(0.1)
+        raise ReplicaFailed(f"{name} did not complete within {limit:g}s")
+
+    def _run_or_undo(self, service: str, plan: Plan, before: Size | None) -> None:
+        try:
+            self.executor.run(plan)
+        except DeployError as error:
+            self.say("change.undone", f"{service}: taken back to what it was", service, error.message)
+            if before is None:
+                self.store.forget_service(service)
+                back = reconcile(Desired(service, None), self.executor.observe())
+            else:
+                self.store.set_size(before)
+                back = reconcile(Desired(service, Want(before.stable, before.replicas)), self.executor.observe())
+            self.executor.run(back)
+            raise
+
+    def plan_scale(self, service: str, replicas: int, seen: Iterable[Replica]) -> Plan:
+        size = self._size(service)
+        return reconcile(Desired(service, Want(size.stable, replicas)), seen)
+
+    def _size(self, service: str) -> Size:
+        size = self.store.size(service)
+        if size is None:
+            raise NotFound(f"service {service!r} is not up", hint="Run `deploykit up -d` first.")
+        return size
+
+    def scale(self, service: str, replicas: int) -> None:
+        """Give a service `replicas` replicas; new ones get traffic when ready, old ones go when drained."""
+        size = self._size(service)
+        active = self.active_rollout(service)
+        if active is not None:
+            raise DeployError(
+                f"{service}: a rollout to {active.canary_label} is under way, so it cannot be scaled now",
+                hint=f"See `deploykit rollout status {service}`.",
+            )
+        plan = self.plan_scale(service, replicas, self.observe())
+        self.store.set_size(Size(service, size.stable, replicas))
+        self.say("service.scaled", f"{service}: {size.replicas} -> {replicas} replicas", service, "asked")
+        self._run_or_undo(service, plan, size)
+
+    # rollouts
+
+    def begin_rollout(self, made: Version) -> Rollout:
+        """Note a rollout of `made` (nothing is started yet). Raises when there is nothing to move from or to."""
+        size = self._size(made.service)
+        if made.version == size.stable:
+            raise DeployError(
+                f"{made.service} already runs this version ({made.label})",
+                hint="Change something first: `--env KEY=VALUE`, `--image REF`, or the service's files.",
+            )
+        labels = self.store.labels(made.service)
+        begun = rollouts.begin(
+            id=uuid.uuid4().hex[:8],
+            service=made.service,
+            stable=size.stable,
+            canary=made.version,
+            stable_label=labels.get(size.stable, size.stable),
+            canary_label=made.label,
+            replicas=size.replicas,
+            policy=made.spec.extension.rollout,
+            now=time.time(),
+        )
+        self.store.save_rollout(begun)
+        self.store.asked(made.service)
+        text = f"{made.service}: rollout {begun.stable_label} -> {begun.canary_label} begins"
+        self.say("rollout.started", text, made.service, "a new version")
+        return begun
+
+    def rolling(self, made: Version) -> None:
+        """Move a running service to `made` by its update_config; back to the old version when a replica fails."""
+        size = self._size(made.service)
+        plan = self.plan_up(made, size.replicas, self.observe())
+        self.store.set_size(Size(made.service, made.version, size.replicas))
+        self._run_or_undo(made.service, plan, size)
+
+    def apply(self, rollout: Rollout) -> None:
+        """Bring the replicas and routes to what the rollout wants now."""
+        if rollout.phase == "promoted":
+            self.store.set_size(Size(rollout.service, rollout.canary, rollout.replicas))
+        self.executor.run(reconcile(rollouts.desired(rollout), self.executor.observe()))
+
+    # ending
+
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop and remove everything of the project; its history stays."""
+        for name in [s.service for s in self.store.sizes()]:
+            active = self.active_rollout(name)
+            if active is not None:
+                self.store.save_rollout(rollouts.command(active, "abort", time.time()))
+        self.runtime.teardown(self.project.name, volumes=volumes)
+        self.store.forget_services()
+        self.say("project.down", f"{self.project.name} is down", cause="asked")
+
+    def url(self, service: str) -> str:
+        """Where a client on this machine reaches `service`. Raises NotFound when it publishes no HTTP port."""
+        spec = self.executor.service(service)
+        port = spec.http_port
+        if port is None or port.published is None:
+            raise NotFound(f"{service} publishes no HTTP port", hint='Give it one: `ports: ["8080:8000"]`.')
+        host = "127.0.0.1" if port.host_ip in ("0.0.0.0", "") else port.host_ip  # noqa: S104
+        return f"http://{host}:{port.published}"

@@ -1,0 +1,111 @@
+"""Is a replica ready? Asked by deploykit itself, several times a second."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deploykit.core.replica import Replica
+from deploykit.errors import ReplicaFailed
+from deploykit.runtimes.base import Runtime
+from deploykit.spec.model import HealthProbe, Service
+
+
+@dataclass(frozen=True)
+class Answer:
+    ready: bool
+    reason: str
+
+
+def port_of(service: Service) -> int:
+    """The port a replica of `service` listens on: what nginx publishes, else the first exposed one, else 0."""
+    published = service.http_port or next(iter(service.ports), None)
+    if published is not None:
+        return published.target
+    return service.expose[0] if service.expose else 0
+
+
+def ask(replica: Replica, service: Service) -> Answer:
+    """One look at a replica.
+
+    `x-deploykit.health` asks over HTTP (ready below 400); a Compose healthcheck is the engine's word; a published
+    HTTP service is ready when it answers at all, a TCP one when it accepts a connection; else it only has to run.
+    """
+    probe = service.extension.health
+    if probe is None and service.healthcheck is not None and replica.health != "none":
+        return Answer(replica.health == "healthy", f"its healthcheck says {replica.health}")
+    if replica.address is None or not port_of(service):
+        return Answer(replica.running, f"it is {replica.state}")
+    host, _, port = replica.address.rpartition(":")
+    if probe is None and service.http_port is None:
+        return _connects(host, int(port))
+    return _http(host, int(port), probe)
+
+
+def _connects(host: str, port: int) -> Answer:
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return Answer(True, "accepts connections")
+    except OSError as error:
+        return Answer(False, f"port {port} does not accept connections ({error.strerror or error})")
+
+
+def _http(host: str, port: int, probe: HealthProbe | None) -> Answer:
+    path, timeout = (probe.path, probe.timeout) if probe else ("/", 1.0)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"User-Agent": "deploykit-probe"})
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(False, f"GET {path} got no answer ({error or type(error).__name__})")
+    finally:
+        connection.close()
+    return Answer(probe is None or status < 400, f"GET {path} answered {status}")
+
+
+def await_ready(
+    runtime: Runtime, replica: Replica, service: Service, *, cancelled: Callable[[], bool] = lambda: False
+) -> Replica:
+    """Ask until `replica` is ready. Raises ReplicaFailed, with its last log lines, when it dies or never gets there."""
+    probe = service.extension.health or HealthProbe()
+    deadline = time.monotonic() + probe.deadline
+    looked = time.monotonic()
+    waited = 0.02
+    while True:
+        answer = ask(replica, service)
+        if answer.ready:
+            return replica
+        now = time.monotonic()
+        if now - looked > 0.4:
+            looked = now
+            replica = _look(runtime, replica)
+        if now > deadline:
+            raise _failed(runtime, replica, f"was not ready within {probe.deadline:g}s: {answer.reason}")
+        if cancelled():
+            raise ReplicaFailed(f"{replica.name}: no longer waited for")
+        time.sleep(waited)
+        waited = min(probe.interval, waited * 1.5)
+
+
+def _look(runtime: Runtime, replica: Replica) -> Replica:
+    seen = next((r for r in runtime.observe(replica.project) if r.id == replica.id), None)
+    if seen is None:
+        raise ReplicaFailed(f"{replica.name} disappeared while it was starting")
+    if seen.state in ("exited", "dead"):
+        code = "" if seen.exit_code is None else f" with exit code {seen.exit_code}"
+        raise _failed(runtime, seen, f"ended{code} before it was ready")
+    return seen
+
+
+def _failed(runtime: Runtime, replica: Replica, what: str) -> ReplicaFailed:
+    lines = tuple(runtime.logs(replica, tail=10))
+    return ReplicaFailed(
+        f"{replica.name} (version {replica.label}) {what}",
+        hint=f"Its last log lines are above; `deploykit logs {replica.service}` shows more."
+        if lines
+        else "It wrote nothing to its log. Check its command and its port.",
+        details=lines,
+    )
