@@ -191,10 +191,8 @@ def verdict(state: JudgeState, *, next_weight: float) -> Verdict:
         why = f"canary has had {state.canary:,} of the {state.analysis.min_requests:,} requests asked for"
         return Verdict("inconclusive", why, evidence)
     facts = f"canary failed {_of(state.safe.e_c, state.safe.n_c)}, stable {_of(state.safe.e_b, state.safe.n_b, '')}"
-    rate = (
-        f"a failure rate of {_percent(p1)} (budget {_percent(state.analysis.error_budget)} at {next_weight:.3g} weight)"
-    )
-    rate = rate.replace(f"{next_weight:.3g} weight", f"{_percent(next_weight)} weight")
+    budget = f"budget {_percent(state.analysis.error_budget)} at {_percent(next_weight)} weight"
+    rate = f"a failure rate of {_percent(p1)} ({budget})"
     if log_good >= line:
         return Verdict("pass", f"{facts}: evidence {_odds(log_good)} against {rate}", evidence)
     asked = _odds(line)
@@ -277,8 +275,7 @@ def _of(part: int, whole: int, noun: str = " requests") -> str:
 
 
 def _percent(fraction: float) -> str:
-    percent = fraction * 100.0
-    return f"{percent:.0f}%" if percent in (0.0, 100.0) else f"{percent:.2g}%" if percent < 1 else f"{percent:.1f}%"
+    return f"{fraction * 100.0:.3g}%"
 
 
 def _odds(log_e: float) -> str:
