@@ -146,6 +146,8 @@ def load(
         timeout=timeout,
         closed=closed,
     )
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"{html.parent} is not a folder", hint="--html needs a folder that is there.")
     thresholds = Thresholds(max_failed=max_failed, p95_ms=p95, p99_ms=p99)
     with LoadRun() as run:
         result, interrupted = _watch(run, job)
@@ -197,7 +199,7 @@ def _watch(run: LoadRun, job: LoadJob) -> tuple[LoadResult, bool]:
         return run.result(), False
     except KeyboardInterrupt:
         if run.pid is None:
-            raise
+            raise click.exceptions.Exit(INTERRUPTED) from None
         click.echo("Stopping; the result so far:", err=True)
         return run.stop(), True
 

@@ -41,11 +41,13 @@ class LoadRun:
         self._failure = ""
         self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self._done = threading.Event()
+        self._loop = "open"
 
     def start(self, job: LoadJob) -> LoadRun:
         """Check that the target answers (any HTTP status will do), else LoadFailed; then start the child."""
         if self._process is not None:
             raise LoadFailed("this load run was already started")
+        self._loop = job.loop
         await_answer(job.target, job.paths[0] if job.paths else "/", job.timeout)
         try:
             self._process = subprocess.Popen(
@@ -92,6 +94,8 @@ class LoadRun:
         self._signal(signal.SIGTERM)
         if not self._done.wait(STOP_WAIT_S):
             self.close()
+        if self._result is None and not self._failure and self._killed_by(signal.SIGTERM):
+            self._result = LoadResult(loop=self._loop)  # stopped before it was up: nothing was sent
         return self.result()
 
     def close(self) -> None:
@@ -123,6 +127,13 @@ class LoadRun:
     ) -> None:
         self.close()
 
+    def _killed_by(self, number: signal.Signals) -> bool:
+        if self._process is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(KILL_WAIT_S) == -number
+        return False
+
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(OSError):
@@ -149,7 +160,12 @@ class LoadRun:
             second = Second.from_json(message["second"])
             self.history.append(second)
             if self._on_second is not None:
-                self._on_second(second)
+                try:
+                    self._on_second(second)
+                except Exception as error:
+                    # a broken watcher must not stop the reading, or the child would hang on a full pipe
+                    self._on_second = None
+                    self._stderr.append(f"on_second failed: {type(error).__name__}: {error}")
         elif "result" in message:
             self._result = LoadResult.from_json(message["result"])
         elif "failed" in message:

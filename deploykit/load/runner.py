@@ -18,6 +18,8 @@ READ_SIZE = 65536
 
 
 def main() -> int:
+    stops = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # until the handlers below are there
     import gevent
     from gevent import monkey
 
@@ -38,8 +40,9 @@ def main() -> int:
     run = Run(
         LoadJob.from_json(json.loads(data.partition(b"\n")[0])), lambda second: _say({"second": second.to_json()})
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stops:
         gevent.signal_handler(number, run.stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
     def lifeline() -> None:
         while tp_read(0, READ_SIZE):
