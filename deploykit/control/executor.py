@@ -39,6 +39,14 @@ class Executor:
         self._replicas = {(r.service, r.number): r for r in seen}
         return seen
 
+    def counts(self) -> dict[str, int]:
+        """Running replicas by version label, as last seen or started."""
+        found: dict[str, int] = {}
+        for replica in list(self._replicas.values()):
+            if replica.running:
+                found[replica.label] = found.get(replica.label, 0) + 1
+        return found
+
     def run(self, plan: Plan) -> None:
         """Stage by stage; the actions of a stage side by side, at most ten at once.
 

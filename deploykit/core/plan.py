@@ -241,3 +241,21 @@ def _take(numbers: Iterator[int], count: int) -> list[int]:
 
 def _rolling_route(service: str, versions: frozenset[str], without: frozenset[int]) -> Action:
     return Action("route", service, "new replicas in, old ones out", stable=versions, without=without)
+
+
+def renew(service: str, observed: Iterable[Replica]) -> Plan:
+    """Replace every running replica by a new one of its own version, one at a time, the new one first."""
+    mine = sorted((r for r in observed if r.service == service and r.running), key=lambda r: r.number)
+    free = _free_numbers({r.number for r in mine})
+    versions = frozenset(r.version for r in mine)
+    stages: list[Stage] = []
+    for old in mine:
+        start = Action("start", service, f"renews {service}-{old.number}", old.version, next(free))
+        stop = Action("stop", service, "renewed", old.version, old.number)
+        stages += [
+            Stage((start,)),
+            Stage((_like(start, "await", "started above"),)),
+            Stage((_rolling_route(service, versions, frozenset({old.number})),)),
+            *_farewell([stop]),
+        ]
+    return Plan(tuple(stages))

@@ -37,7 +37,7 @@ class ReplicaSpec:
 
 @dataclass(frozen=True)
 class Replica:
-    """One observed replica. ``address`` is ``host:port`` as nginx and probes reach it, or None. ``started_at`` is Unix time."""
+    """One observed replica. ``address`` is ``host:port`` as nginx and probes reach it; ``started_at`` Unix time."""
 
     id: str
     name: str

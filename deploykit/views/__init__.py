@@ -1,1 +1,1 @@
-
+"""Event sinks and result printers: what people and scripts see."""

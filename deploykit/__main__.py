@@ -1,0 +1,3 @@
+from deploykit.cli.main import main
+
+main()
