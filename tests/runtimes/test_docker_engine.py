@@ -61,6 +61,8 @@ def project(runtime: DockerRuntime, tmp_path: Path) -> Iterator[Project]:
     runtime.prepare(made)
     yield made
     runtime.teardown(name, volumes=True)
+    for tag in runtime.engine.api.images(f"{name}-web", quiet=False):
+        runtime.engine.api.remove_image(tag["RepoTags"][0])
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from deploykit.core.replica import ReplicaSpec
+from deploykit.errors import RuntimeUnavailable
 from deploykit.runtimes.base import Listen
 from deploykit.runtimes.docker import images, labels, proxyhost, translate
-from deploykit.runtimes.docker.runtime import lines
+from deploykit.runtimes.docker.runtime import DockerRuntime, lines
 from deploykit.spec.model import Build, Healthcheck, Mount, Port, Position, Project, Resources, Service
 
 HERE = Position("compose.yaml", 1, 1)
@@ -212,3 +213,28 @@ def test_a_builds_own_arguments_win_over_the_proxys(monkeypatch: pytest.MonkeyPa
 
 def test_lines_survive_chunks_that_end_anywhere() -> None:
     assert list(lines([b"a\nb", b"c\n", b"", b"\xc3", b"\xa9\r\nend"])) == ["a", "bc", "é", "end"]
+
+
+def test_no_engine_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    runtime = DockerRuntime(tmp_path)
+    with pytest.raises(RuntimeUnavailable, match="no Docker Engine answers") as caught:
+        runtime.ping()
+    assert "--runtime process" in caught.value.hint
+    with pytest.raises(RuntimeUnavailable):
+        runtime.observe("shop")
+    with pytest.raises(RuntimeUnavailable):
+        runtime.start(SPEC)
+
+
+def test_a_remote_engines_ports_are_on_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.1.2.3:2376")
+    assert DockerRuntime(tmp_path).proxy.address(Listen("127.0.0.1", 80)) == ("10.1.2.3", 80)
+    monkeypatch.delenv("DOCKER_HOST")
+    assert DockerRuntime(tmp_path).proxy.address(Listen("0.0.0.0", 80)) == ("127.0.0.1", 80)
+
+
+def test_state_is_private(tmp_path: Path) -> None:
+    folder = DockerRuntime(tmp_path / ".deploykit").state_dir("shop")
+    assert folder == tmp_path / ".deploykit" / "shop"
+    assert folder.stat().st_mode & 0o777 == 0o700

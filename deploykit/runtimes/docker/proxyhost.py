@@ -47,6 +47,7 @@ class DockerProxy:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._installed: dict[str, bytes] = {}  # by container: what to go back to
 
     def paths(self, project: str) -> ProxyPaths:
         return ProxyPaths(run=RUN, access_log="/dev/stdout", log_buffer=4096, bind_ip="0.0.0.0")  # noqa: S104
@@ -72,7 +73,7 @@ class DockerProxy:
             container = self._running(project)
             self._put(container, NEXT, config.encode())
             self._check(container)
-            before = self._read(container)
+            before = self._installed.get(container) or self._read(container)
             old = workers(self._processes(container))
             self._put(container, CONFIG, config.encode())
             self.engine.api.kill(container, "HUP")
@@ -82,6 +83,7 @@ class DockerProxy:
                     f"nginx of {project} did not take the new configuration in {RELOAD:g} s",
                     details=self._last_words(container),
                 )
+            self._installed[container] = config.encode()
 
     def running(self, project: str) -> bool:
         with translated(ProxyFailed, f"cannot look at the proxy of {project}"):
@@ -112,6 +114,7 @@ class DockerProxy:
             there = self._find(project)
             if there is None:
                 return
+            self._installed.pop(there["Id"], None)
             try:
                 self.engine.api.remove_container(there["Id"], force=True, v=True)
             except APIError as error:

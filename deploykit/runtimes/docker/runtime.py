@@ -63,7 +63,11 @@ class DockerRuntime:
                 continue
             if key in project.external_networks:
                 raise NotFound(f"the external network {name} is not there", hint=f"docker network create {name}")
-            api.create_network(name, check_duplicate=True, labels=labels.of_network(project.name, key))
+            try:
+                api.create_network(name, check_duplicate=True, labels=labels.of_network(project.name, key))
+            except APIError as error:
+                if status(error) != 409:  # another command made it just now
+                    raise
 
     def _volumes(self, project: Project) -> None:
         api = self.engine.api
