@@ -131,7 +131,7 @@ def load(
 
     closed = closed or locustfile is not None
     _refuse_nonsense(shape, closed, rate, timeout, paths)
-    url = _resolve(ctx, target)
+    url, path = _resolve(ctx, target)
     require_local(url, allow_remote=allow_remote)
     job = jobs.LoadJob(
         target=url,
@@ -139,7 +139,7 @@ def load(
         users=users or (jobs.DEFAULT_CLOSED_USERS if closed else jobs.DEFAULT_MAX_IN_FLIGHT),
         duration=duration or None,
         shape=shape,
-        paths=paths or ("/",),
+        paths=tuple(path.partition("?")[0].rstrip("/") + each for each in paths) or (_rooted(path),),
         locustfile=str(locustfile.resolve()) if locustfile else None,
         headers=dict(headers),
         method=method.upper(),
@@ -175,15 +175,19 @@ def _refuse_nonsense(shape: Shape, closed: bool, rate: float | None, timeout: fl
         raise UsageError(f"{bad[0]!r} is not a path", hint="A path starts with one slash, like /healthz.")
 
 
-def _resolve(ctx: click.Context, target: str | None) -> str:
-    """The URL of TARGET: itself, or what the project says of a service (None: its first published one)."""
-    from deploykit.load.target import clean_url
+def _rooted(path: str) -> str:
+    return path if path.startswith("/") else f"/{path}"
+
+
+def _resolve(ctx: click.Context, target: str | None) -> tuple[str, str]:
+    """Origin and path of TARGET: a URL, or what the project says of a service (None: its first published one)."""
+    from deploykit.load.target import split_url
 
     find = getattr(ctx.obj, "service_url", None)
     if target is not None and "://" in target:
-        return clean_url(target)
+        return split_url(target)
     if find is not None:
-        return clean_url(str(find(target)))
+        return split_url(str(find(target)))
     if target is None:
         raise UsageError("No load target was given", hint="Give a URL like http://127.0.0.1:8080.")
     raise UsageError(f"{target!r} is not a URL", hint="Give a URL like http://127.0.0.1:8080.")

@@ -18,8 +18,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def clean_url(text: str) -> str:
-    """The base URL without a trailing slash; UsageError where it is no http URL with a host."""
+def split_url(text: str) -> tuple[str, str]:
+    """``http://HOST:PORT`` and the path with its query (empty for none); UsageError where it is no http URL."""
     try:
         parts = urlsplit(text)
         port_ok = parts.port is None or 0 < parts.port < 65536
@@ -27,7 +27,8 @@ def clean_url(text: str) -> str:
         parts, port_ok = urlsplit(""), False
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_ok:
         raise UsageError(f"{text!r} is not a load target", hint="Give a URL like http://127.0.0.1:8080.")
-    return text.rstrip("/")
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return f"{parts.scheme}://{parts.netloc}", "" if path == "/" else path
 
 
 def require_local(url: str, *, allow_remote: bool = False) -> None:

@@ -49,6 +49,21 @@ def test_a_service_is_resolved_and_a_missed_threshold_is_an_error(target: Any) -
 
 
 @pytest.mark.parametrize(
+    ("end", "options", "asked"),
+    [
+        ("/bad", (), "/bad"),
+        ("", ("--path", "/missing"), "/missing"),
+        ("/a/", ("--path", "/b"), "/a/b"),
+        ("?x=1", (), "/"),
+    ],
+)
+def test_the_path_may_stand_in_the_url(target: Any, end: str, options: tuple[str, ...], asked: str) -> None:
+    done = call(target.url + end, "--duration", "200ms", *options)
+    assert done.exit_code == 0, done.output
+    assert set(target.seen) == {asked}
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         (),

@@ -16,7 +16,7 @@ from deploykit.load.html import render
 from deploykit.load.job import LoadJob, LoadResult, Second
 from deploykit.load.recorder import MAX_LABELS, MAX_REASONS, OTHER, Recorder
 from deploykit.load.shape import parse_shape
-from deploykit.load.target import clean_url, is_local, require_local
+from deploykit.load.target import is_local, require_local, split_url
 from deploykit.load.text import live_line, summary
 from deploykit.load.thresholds import Thresholds, check, parse_ms, parse_ratio
 
@@ -181,7 +181,19 @@ def test_a_stranger_needs_allow_remote() -> None:
 @pytest.mark.parametrize("text", ["", "web", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999"])
 def test_what_is_no_url_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        clean_url(text)
+        split_url(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("http://127.0.0.1:8080", ("http://127.0.0.1:8080", "")),
+        ("http://127.0.0.1:8080/", ("http://127.0.0.1:8080", "")),
+        ("http://[::1]:80/a/b?c=d#e", ("http://[::1]:80", "/a/b?c=d")),
+    ],
+)
+def test_a_url_is_split(text: str, parts: tuple[str, str]) -> None:
+    assert split_url(text) == parts
 
 
 def test_the_job_and_the_client_load_no_heavy_module() -> None:
