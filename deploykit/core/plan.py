@@ -201,8 +201,9 @@ def roll(
     if not old:
         return reconcile(desired, mine)
     dead = [r for r in mine if not r.running]
-    have = sum(1 for r in mine if r.running and r.version == new)
-    missing = max(0, desired.stable.replicas - have)
+    fresh = [r for r in mine if r.running and r.version == new]
+    missing = max(0, desired.stable.replicas - len(fresh))
+    old += fresh[desired.stable.replicas :]
     batch = parallelism if parallelism > 0 else max(missing, len(old))
     free = _free_numbers({r.number for r in mine if r.running})
     versions = frozenset({new} | {r.version for r in old})
