@@ -21,7 +21,11 @@ from deploykit.spec.model import Analysis, Metric
 
 @dataclass(frozen=True)
 class Scene:
-    """``rps`` requests/s, ``weight`` of the canary (0-1), failure rates (0-1), ``slower``: factor on its latency."""
+    """``rps`` requests/s, ``weight`` of the canary (0-1), failure rates (0-1), ``slower``: factor on its latency.
+
+    ``pause``: the chance (0-1) that a replica stalls in a second, which makes 30% of its requests 200 ms slower.
+    Canary is one replica, stable three. This breaks the test's assumption of independence, on purpose.
+    """
 
     name: str
     bad: float
@@ -29,8 +33,22 @@ class Scene:
     rps: float = 100.0
     weight: float = 0.05
     slower: float = 1.0
+    pause: float = 0.0
     next_weight: float = 0.25
     seconds: int = 120
+
+
+def binomial(rng: random.Random, n: int, p: float) -> int:
+    """How many of ``n`` happen: by the gaps between them, which are geometric."""
+    if p <= 0.0 or n <= 0:
+        return 0
+    if p > 0.5:
+        return n - binomial(rng, n, 1.0 - p)
+    happened, at, scale = -1, -1, 1.0 / math.log1p(-p)
+    while at < n:
+        at += 1 + int(math.log(1.0 - rng.random()) * scale)
+        happened += 1
+    return happened
 
 
 def second(rng: random.Random, scene: Scene, at: int, latency: bool, p_c: float | None = None) -> tuple[Window, Window]:
@@ -45,8 +63,11 @@ def second(rng: random.Random, scene: Scene, at: int, latency: bool, p_c: float 
         errors = binomial(rng, n, p)
         slots: dict[int, int] = {}
         if latency:
+            replicas = 1 if track == "canary" else 3
+            stalled = binomial(rng, replicas, scene.pause) / replicas
             for _ in range(n):
-                b = bucket(round(0.02 * factor * rng.lognormvariate(0.0, 0.5), 3))
+                stall = 0.2 if stalled and rng.random() < 0.3 * stalled else 0.0
+                b = bucket(round(0.02 * factor * rng.lognormvariate(0.0, 0.5) + stall, 3))
                 slots[b] = slots.get(b, 0) + 1
         out.append(Window(at, "web", track, n, errors, n, errors, 0, slots))
     return out[0], out[1]
@@ -74,6 +95,8 @@ SCENES = (
     Scene("A/A, 0.2% errors", 0.002, seconds=300),
     Scene("A/A, 5% errors", 0.05, 0.05, seconds=300),
     Scene("A/A, 50% weight", 0.002, weight=0.5, seconds=300),
+    Scene("A/A, replicas stall 2%", 0.002, seconds=300, pause=0.02),
+    Scene("A/A 25%, stall 2%", 0.002, seconds=300, weight=0.25, pause=0.02),
     Scene("fails 100%", 1.0),
     Scene("fails 20%", 0.2),
     Scene("fails 5%", 0.05, next_weight=0.999),
@@ -102,10 +125,14 @@ def main() -> None:
             )
             print(f"{'scene':24} {'fail':>7} {'pass':>7} {'median s':>9} {'p95 s':>7}")
             for scene in SCENES:
+                if (scene.slower > 1.0 or scene.pause) and len(metrics) == 1:
+                    continue
                 results = list(pool.map(run, repeat(scene), range(runs), repeat(analysis), chunksize=10))
                 times = sorted(at for kind, at in results if kind != "inconclusive")
                 shares = [sum(kind == k for kind, _ in results) / runs for k in ("fail", "pass")]
-                median = f"{statistics.median(times):9.0f} {times[int(0.95 * (len(times) - 1))]:7.0f}" if times else ""
+                median = (
+                    f"{statistics.median(times):9.0f} {times[math.ceil(0.95 * len(times)) - 1]:7.0f}" if times else ""
+                )
                 print(f"{scene.name:24} {shares[0]:7.1%} {shares[1]:7.1%} {median}", flush=True)
 
 

@@ -23,6 +23,7 @@ BASELINE_MINIMUM = 50  # attempts of stable before its quantiles mean anything
 RESOLUTION = 0.001  # seconds; nginx's clock: a difference in latency within it is none
 POOL_ATTEMPTS = 20  # thin traffic: seconds are pooled until both tracks together have this many attempts
 POOL_SECONDS = 10  # ... or for this long, where both have at least one
+CAUTION = 0.5  # power of the latency bets: slow answers come in bursts, so each is believed by half
 LARGEST_RATE = 0.5  # the rate to rule out is never taken above this, so that one lucky request promotes nothing
 
 
@@ -67,14 +68,17 @@ class Process:
     def log_e(self) -> float:
         return logmeanexp(self.log_m)
 
-    def advance(self, window: Counts, w0: float = 1.0) -> Process:
-        """Take in one second. Whether to test now depends on the n's alone, never on the e's: so it stays valid."""
+    def advance(self, window: Counts, power: float = 1.0) -> Process:
+        """Take in one second. Whether to test now depends on the n's alone, never on the e's: so it stays valid.
+
+        A ``power`` below 1 keeps the expectation at most 1 (Jensen's inequality) and dampens bursts.
+        """
         seen, pool, waited = self.seen + window, self.waiting + window, self.waited + 1
         both = pool.n_c > 0 and pool.n_b > 0
         if not both or (pool.n_c + pool.n_b < POOL_ATTEMPTS and waited < POOL_SECONDS):
             return replace(self, seen=seen, waiting=pool, waited=waited)
-        steps = harm_steps(pool.n_c, pool.e_c, pool.n_b, pool.e_b, w0)
-        log_m = tuple(m + s for m, s in zip(self.log_m, steps, strict=True)) if steps else self.log_m
+        steps = harm_steps(pool.n_c, pool.e_c, pool.n_b, pool.e_b)
+        log_m = tuple(m + power * s for m, s in zip(self.log_m, steps, strict=True)) if steps else self.log_m
         return Process(log_m, seen)
 
 
@@ -245,7 +249,7 @@ def _slower(state: JudgeState, slow: Slow, canary: Window, baseline: Window) -> 
         sum(baseline.latency.values()),
         histogram.above(baseline.latency, index),
     )
-    return Slow(slow.q, slow.process.advance(counts), limit)
+    return Slow(slow.q, slow.process.advance(counts, CAUTION), limit)
 
 
 def _remember(state: JudgeState, baseline: Window) -> JudgeState:
