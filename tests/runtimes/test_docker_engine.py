@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 import requests
 
+from deploykit.core.nginx import Settings, render
 from deploykit.core.replica import ReplicaSpec
+from deploykit.core.routing import route
 from deploykit.errors import BuildFailed, DeployError, NotFound, PortInUse, ProxyFailed, ReplicaFailed
+from deploykit.metrics.access_log import LOG_FORMAT
 from deploykit.runtimes.base import Listen
 from deploykit.runtimes.docker import DockerRuntime, proxyimage
 from deploykit.runtimes.docker.proxyhost import free
-from deploykit.spec.model import Build, Position, Project, Resources, Service
+from deploykit.spec.model import Build, Port, Position, Project, Resources, Service
 
 pytestmark = pytest.mark.docker
 HERE = Position("compose.yaml", 1, 1)
@@ -311,3 +314,57 @@ def test_ten_at_a_time(runtime: DockerRuntime, spec: ReplicaSpec) -> None:
     print(f"10 started in {started:.2f} s, observed in {observed * 1000:.0f} ms")
     assert started < 15
     assert observed < 1
+
+
+def test_reloads_under_traffic_lose_no_request(
+    runtime: DockerRuntime, project: Project, spec: ReplicaSpec, listen: Listen
+) -> None:
+    service = replace(spec.service, ports=(Port(8000, listen.port),))
+    project = replace(project, services={"web": service})
+    blue, green = (
+        runtime.start(replace(spec, service=service, number=number, version=version, label=version))
+        for number, version in ((1, "blue"), (2, "green"))
+    )
+    paths = runtime.proxy.paths(project.name)
+    settings = Settings(
+        paths.run, paths.access_log, LOG_FORMAT, paths.log_buffer, paths.bind_ip, drain=5.0, internal=True
+    )
+
+    def text(weight: float) -> str:
+        shares = route(service, (blue, green), stable=frozenset({"blue"}), canary="green", weight=weight)
+        return render((shares,), settings)
+
+    runtime.proxy.ensure(project, (listen,), text(0))
+    joined = runtime.engine.api.inspect_container(f"{project.name}-proxy-1")["NetworkSettings"]["Networks"]
+    assert "web" in joined[f"{project.name}_default"]["Aliases"]
+    failed: list[str] = []
+    counts: list[int] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        sent = 0
+        with requests.Session() as session:
+            while not done.is_set() and sent < 5000:
+                sent += 1
+                try:
+                    code = session.get(f"http://127.0.0.1:{listen.port}/", timeout=5).status_code
+                    if code != 200:
+                        failed.append(str(code))
+                except requests.RequestException as error:
+                    failed.append(repr(error))
+        counts.append(sent)
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for number in range(10):
+        runtime.proxy.install(project.name, text(10.0 * (number + 1)))
+    done.set()
+    for asker in askers:
+        asker.join(10)
+    assert failed == []
+    assert sum(counts) > 100
+    deadline = time.monotonic() + 7
+    while runtime.proxy.old_workers(project.name) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert runtime.proxy.old_workers(project.name) == 0
