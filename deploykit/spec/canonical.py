@@ -50,6 +50,13 @@ def _resource(entry: Node, place: Place) -> Node:
         changed["labels"] = pairs(labels, "labels", empty="")
     if isinstance(path := entry.get("file"), Scalar):
         changed["file"] = Scalar(place.path(scalar_text(path.value)), path.at)
+    options = entry.get("driver_opts")
+    device = options.get("device") if isinstance(options, Map) else None
+    bound = options.get("o") if isinstance(options, Map) else None
+    if isinstance(options, Map) and isinstance(device, Scalar) and isinstance(bound, Scalar) and bound.value == "bind":
+        changed["driver_opts"] = options.with_items(
+            {"device": Scalar(place.path(scalar_text(device.value)), device.at)}
+        )
     return entry.with_items(changed)
 
 
@@ -102,7 +109,8 @@ def _key(key: str, value: Node, place: Place, where: str) -> Node:
         return _env_file(value, place)
     if key in ("configs", "secrets"):
         assert isinstance(value, Seq)
-        return Seq(tuple(_wrapped(item, "source") for item in value.items), value.at)
+        entries = (_wrapped(item, "source") for item in value.items)
+        return Seq(tuple(_secret(entry) if key == "secrets" else entry for entry in entries), value.at)
     if key == "devices":
         assert isinstance(value, Seq)
         return Seq(tuple(_device(item) for item in value.items), value.at)
@@ -215,7 +223,10 @@ def _build(node: Node, place: Place) -> Map:
     text = scalar_text(context.value) if isinstance(context, Scalar) else "."
     where = context.at if context else given.at
     changed: dict[str, Node] = {"context": Scalar(text if _REMOTE.match(text) else place.path(text), where)}
-    if "dockerfile_inline" not in given.items and "dockerfile" not in given.items:
+    dockerfile = given.get("dockerfile")
+    if isinstance(dockerfile, Scalar) and dockerfile.value == "":
+        given = given.without("dockerfile")
+    elif "dockerfile_inline" not in given.items and dockerfile is None:
         changed["dockerfile"] = Scalar("Dockerfile", given.at)
     for key in ("args", "labels", "additional_contexts"):
         if (value := given.get(key)) is not None:
@@ -252,6 +263,14 @@ def _build(node: Node, place: Place) -> Map:
 def _wrapped(node: Node, key: str) -> Map:
     """A scalar as ``{key: scalar}``."""
     return node if isinstance(node, Map) else Map({key: node}, node.at, {}, node.tag)
+
+
+def _secret(entry: Map) -> Map:
+    """With the place where the secret is found in the container."""
+    source = entry.get("source")
+    if not isinstance(source, Scalar) or entry.get("target") is not None:
+        return entry
+    return entry.with_items({"target": Scalar(f"/run/secrets/{scalar_text(source.value)}", source.at)})
 
 
 def _env_file(node: Node, place: Place) -> Seq:
@@ -363,6 +382,18 @@ def _develop(node: Map, place: Place) -> Map:
     for rule in watch.items:
         path = rule.get("path") if isinstance(rule, Map) else None
         if isinstance(rule, Map) and isinstance(path, Scalar):
-            rule = rule.with_items({"path": Scalar(place.path(scalar_text(path.value)), path.at)})
+            run = rule.get("exec")
+            run = run if isinstance(run, Map) else Map({}, rule.at)
+            command = run.get("command")
+            changed: dict[str, Node] = {
+                "path": Scalar(place.path(scalar_text(path.value)), path.at),
+                "exec": run.with_items(
+                    {"command": words(command, "exec.command") if command else Scalar(None, run.at)}
+                ),
+            }
+            for key in ("include", "ignore"):
+                if (listed := rule.get(key)) is not None:
+                    changed[key] = as_list(listed)
+            rule = rule.without(*(key for key in rule.items if key.startswith("x-"))).with_items(changed)
         rules.append(rule)
     return node.with_items({"watch": Seq(tuple(rules), watch.at)})

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deploykit.spec.nodes import Map, Plain, plain
+from deploykit.spec.nodes import Map, Node, Plain, plain
 
 _STRINGS = ("mem_limit", "mem_reservation", "memswap_limit", "shm_size")
 
 
 def project_config(
-    name: str, services: Mapping[str, Map], sections: Mapping[str, Mapping[str, Map]]
+    name: str,
+    services: Mapping[str, Map],
+    sections: Mapping[str, Mapping[str, Map]],
+    extensions: Mapping[str, Node],
 ) -> dict[str, Plain]:
     """Dollar signs are doubled, so that what is printed can be read again."""
     out: dict[str, Plain] = {"name": name, "services": {key: _service(node) for key, node in sorted(services.items())}}
+    out.update((key, plain(node)) for key, node in extensions.items())
     for section, entries in sections.items():
         if entries:
             out[section] = {key: plain(node) for key, node in sorted(entries.items())}

@@ -1,5 +1,7 @@
 """Variables in values: ``$V ${V} ${V:-d} ${V-d} ${V:?e} ${V?e} ${V:+r} ${V+r}``, nested, and ``$$`` for a dollar.
 
+A ``$`` that starts none of these stands for itself.
+
 The forms are those of the Compose specification's chapter on interpolation.
 """
 
@@ -63,7 +65,8 @@ class Variables:
                 out.append(self._plain(found[0], live=live))
                 index = found.end()
             else:
-                raise BadTemplate(index, "a lone '$', write '$$' for a dollar sign")
+                out.append("$")
+                index += 1
         if nesting:
             raise BadTemplate(start, "a '${' without its '}'")
         return "".join(out), index

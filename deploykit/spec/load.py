@@ -177,6 +177,7 @@ class _Loader:
         services: dict[str, Service] = {}
         for key, node in nodes.items():
             marker = Scalar(None, chosen.key_at(key))
+            project.check_platform(key, node)
             services[key] = build_service(key, node, marker, self.warnings.append)
             warn_unsupported(key, node, self.warnings.append)
         project.check_dependencies(nodes, everything)
@@ -195,7 +196,7 @@ class _Loader:
             external_volumes=frozenset(key for key, node in volumes.items() if node.get("external")),
             warnings=tuple(self.warnings),
             files=tuple(self.read_files),
-            config=project_config(name, nodes, sections),
+            config=project_config(name, nodes, sections, _extensions(merged)),
         )
 
     def _section(self, section: str, name: str, merged: Map, nodes: Mapping[str, Map]) -> dict[str, Map]:
@@ -211,6 +212,10 @@ class _Loader:
                 raise fail(at, f"the {section[:-1]} '{key}' is not declared{nearest(key, declared)}", hint)
             found[key] = _named(entry if isinstance(entry, Map) else Map({}, at), key, name, section)
         return found
+
+
+def _extensions(merged: Map) -> dict[str, Node]:
+    return {key: node for key, node in merged.items.items() if key.startswith("x-")}
 
 
 def _engine_name(node: Map) -> str:

@@ -29,6 +29,8 @@ class Place:
         home = self.environ.get("HOME", "")
         if home and (text == "~" or text.startswith("~/")):
             text = home + text[1:]
+        if os.path.isabs(text) and ".." not in text.split("/"):
+            return text
         if _WINDOWS.match(text):
             return text
         return os.path.normpath(os.path.join(self.base, text))
@@ -95,8 +97,9 @@ def _long(node: Map, place: Place) -> Map:
         if source is None:
             raise fail(node.at, "a bind mount needs the key 'source'", _HINT)
         changed["source"] = Scalar(place.path(text_of(source, "source")), source.at)
-        if "bind" not in node.items:
-            changed["bind"] = Map({}, node.at)
+        options = node.get("bind")
+        if options is not None and not (isinstance(options, Map) and options.items):
+            node = node.without("bind")
     elif kind_of == "volume" and "volume" not in node.items:
         changed["volume"] = Map({}, node.at)
     tmpfs = node.get("tmpfs")

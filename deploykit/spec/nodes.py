@@ -203,7 +203,7 @@ class _Composer:
             self.add(node, size)
         elif isinstance(event, yaml.ScalarEvent):
             node = self.scalar(event, at)
-            is_merge = event.value == "<<" and event.style is None
+            is_merge = event.value == "<<" and event.implicit[0]
             self.remember(event.anchor, node, 1)
             self.add(node, 1, is_merge=is_merge)
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -219,7 +219,7 @@ class _Composer:
         text, tag = event.value, event.tag or ""
         inset = 1 if event.style in ("'", '"') else 0
         if tag in _DIRECTIVES:
-            return Scalar(resolve_scalar(text) if event.style is None else text, at, tag, inset)
+            return Scalar(text if event.style else resolve_scalar(text), at, tag, inset)
         if event.implicit[0] or (tag.startswith(_CORE) and tag != f"{_CORE}str"):
             return Scalar(resolve_scalar(text), at, "", inset)
         if tag and not tag.startswith(_CORE) and tag != "!":

@@ -145,6 +145,16 @@ def _check_circles(services: Mapping[str, Map]) -> None:
             stack.extend((other, True) for other in reversed(names) if other in services)
 
 
+def check_platform(name: str, node: Map) -> None:
+    """A service's platform is among those it is built for."""
+    build, platform = node.get("build"), node.get("platform")
+    listed = build.get("platforms") if isinstance(build, Map) else None
+    if isinstance(listed, Seq) and listed.items and isinstance(platform, Scalar):
+        names = [scalar_text(item.value) for item in listed.items if isinstance(item, Scalar)]
+        if platform.value not in names:
+            raise fail(platform.at, f"services.{name}.platform must be one of its build.platforms: {', '.join(names)}")
+
+
 def with_default_network(node: Map) -> Map:
     """A service that names no network joins ``default``, unless it has a network mode."""
     if node.get("network_mode") is not None:
