@@ -25,7 +25,7 @@ from docker.errors import APIError, DockerException
 
 from deploykit.errors import PortInUse, ProxyFailed
 from deploykit.runtimes.base import Listen, ProxyPaths
-from deploykit.runtimes.docker import labels, proxyimage, translate
+from deploykit.runtimes.docker import labels, networks, proxyimage, translate
 from deploykit.runtimes.docker.engine import Engine, missing, reason, translated
 from deploykit.spec.model import Project
 
@@ -56,6 +56,7 @@ class DockerProxy:
         """A container that already owns `listens` is kept and reloaded; any other is replaced."""
         with self._locks[project.name], translated(ProxyFailed, f"cannot run the proxy of {project.name}"):
             image = proxyimage.ensure(self.engine)
+            networks.ensure(self.engine, project)
             wanted = signature(listens, image)
             there = self._find(project.name)
             if there and there["State"] == "running" and there["Labels"].get(labels.LISTENS) == wanted:
@@ -137,13 +138,13 @@ class DockerProxy:
     def _create(self, project: Project, listens: tuple[Listen, ...], image: str, wanted: str, config: str) -> None:
         api = self.engine.api
         name = f"{project.name}-proxy-1"
-        networks = endpoints(project)
+        joins = endpoints(project)
         try:
             container = api.create_container_from_config(body(project, listens, image, wanted), name)["Id"]
         except APIError as error:
             raise ProxyFailed(f"{name} cannot be created: {reason(error)}") from error
         try:
-            for network, aliases in list(networks.items())[1:]:
+            for network, aliases in list(joins.items())[1:]:
                 api.connect_container_to_network(container, network, aliases=list(aliases))
             self._put(container, CONFIG, config.encode())
             self._start(container, name)
@@ -248,16 +249,17 @@ class DockerProxy:
 def endpoints(project: Project) -> dict[str, tuple[str, ...]]:
     """Engine network to the names nginx answers to there: each HTTP service's, so that internal calls are balanced."""
     found: dict[str, list[str]] = {}
-    networks = dict(project.networks) or {"default": translate.default_network(project.name)}
+    names_of = translate.project_networks(project)
+    home = "default" if "default" in names_of else next(iter(names_of))
     for service in project.services.values():
         if not service.ports:
             continue
-        for key, aliases in (service.networks or {"default": ()}).items():
-            names = found.setdefault(networks.get(key, key), [])
+        for key, aliases in (service.networks or {home: ()}).items():
+            names = found.setdefault(names_of.get(key, key), [])
             if service.http_port is not None:
                 names += [service.name, *aliases]
     if not found:
-        found[next(iter(networks.values()))] = []
+        found[names_of[home]] = []
     return {network: tuple(dict.fromkeys(names)) for network, names in found.items()}
 
 

@@ -15,7 +15,7 @@ from docker.errors import APIError, DockerException
 from deploykit.core.replica import Replica, ReplicaSpec
 from deploykit.errors import BuildFailed, DeployError, NotFound, ReplicaFailed, RuntimeUnavailable
 from deploykit.runtimes.base import Lines
-from deploykit.runtimes.docker import images, labels, translate
+from deploykit.runtimes.docker import images, labels, networks, translate
 from deploykit.runtimes.docker.engine import Engine, missing, reason, status, translated
 from deploykit.runtimes.docker.proxyhost import DockerProxy
 from deploykit.spec.model import Project, Service
@@ -49,25 +49,10 @@ class DockerRuntime:
     def prepare(self, project: Project) -> None:
         """Raises NotFound for an external network or volume that is not there."""
         self._known[project.name] = project
-        networks = dict(project.networks) or {"default": translate.default_network(project.name)}
         with self._preparing, translated(DeployError, f"cannot prepare project {project.name}"):
-            self._networks(project, networks)
+            networks.ensure(self.engine, project)
             if project.volumes:
                 self._volumes(project)
-
-    def _networks(self, project: Project, wanted: dict[str, str]) -> None:
-        api = self.engine.api
-        there = {entry["Name"] for entry in api.networks(filters={"name": sorted(set(wanted.values()))})}
-        for key, name in wanted.items():
-            if name in there:
-                continue
-            if key in project.external_networks:
-                raise NotFound(f"the external network {name} is not there", hint=f"docker network create {name}")
-            try:
-                api.create_network(name, check_duplicate=True, labels=labels.of_network(project.name, key))
-            except APIError as error:
-                if status(error) != 409:  # another command made it just now
-                    raise
 
     def _volumes(self, project: Project) -> None:
         api = self.engine.api
@@ -166,11 +151,16 @@ class DockerRuntime:
                     raise
 
     def logs(self, replica: Replica, *, tail: int | None = None, follow: bool = False) -> Iterator[str]:
-        """stdout and stderr as they came. Raises NotFound when the container is gone."""
-        with translated(NotFound, f"no logs of {replica.name}"):
-            stream = self.engine.api.logs(
-                replica.id, stream=True, follow=follow, tail="all" if tail is None else max(0, tail)
-            )
+        """stdout and stderr as they came; nothing when the container is gone."""
+        with translated(DeployError, f"no logs of {replica.name}"):
+            try:
+                stream = self.engine.api.logs(
+                    replica.id, stream=True, follow=follow, tail="all" if tail is None else max(0, tail)
+                )
+            except APIError as error:
+                if missing(error) or status(error) == 409:  # 409: it is being removed
+                    return
+                raise
             try:
                 yield from lines(stream)
             finally:

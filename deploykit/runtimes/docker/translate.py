@@ -10,7 +10,7 @@ from typing import Any
 
 from deploykit.core.replica import Health, Replica, ReplicaSpec, State
 from deploykit.runtimes.docker import labels
-from deploykit.spec.model import Healthcheck, Mount, Service
+from deploykit.spec.model import Healthcheck, Mount, Project, Service
 
 PIDS = 512  # processes and threads a replica may have where the spec says nothing
 LOG = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}}
@@ -29,6 +29,11 @@ _EXIT = re.compile(r"^(?:Exited|Restarting|Dead) \((-?\d+)\)")
 
 def default_network(project: str) -> str:
     return f"{project}_default"
+
+
+def project_networks(project: Project) -> dict[str, str]:
+    """Key to engine name; the default network where the spec names none."""
+    return dict(project.networks) or {"default": default_network(project.name)}
 
 
 def networks_of(spec: ReplicaSpec) -> tuple[tuple[str, str], ...]:
