@@ -368,3 +368,27 @@ def test_reloads_under_traffic_lose_no_request(
     while runtime.proxy.old_workers(project.name) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert runtime.proxy.old_workers(project.name) == 0
+
+
+def test_a_replica_joins_every_network_of_its_service(
+    runtime: DockerRuntime, project: Project, spec: ReplicaSpec
+) -> None:
+    networks = {"front": f"{project.name}_front", "back": f"{project.name}_back"}
+    runtime.prepare(replace(project, networks=networks))
+    service = replace(spec.service, networks={"front": (), "back": ("store",)})
+    replica = runtime.start(replace(spec, service=service, networks=tuple(networks.items())))
+    joined = runtime.engine.api.inspect_container(replica.id)["NetworkSettings"]["Networks"]
+    assert set(joined) == set(networks.values())
+    assert "web" in joined[networks["front"]]["Aliases"]
+    assert {"web", "store"} <= set(joined[networks["back"]]["Aliases"])
+    assert replica.address == f"{joined[networks['front']]['IPAddress']}:8000"
+    assert runtime.observe(project.name) == (replica,)
+
+
+def test_a_paused_replica_can_be_stopped(runtime: DockerRuntime, spec: ReplicaSpec) -> None:
+    replica = runtime.start(spec)
+    runtime.engine.api.pause(replica.id)
+    (paused,) = runtime.observe(spec.project)
+    assert paused.state == "paused"
+    runtime.stop(paused, 2)
+    assert runtime.observe(spec.project)[0].state == "exited"
