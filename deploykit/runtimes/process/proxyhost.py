@@ -188,7 +188,8 @@ class ProcessProxy:
 
         def settled() -> bool:
             refused[:] = [x for x in _since(log, mark) if "[emerg]" in x]
-            return bool(refused) or any(w.pid not in before and not w.leaving for w in _workers(master))
+            serving = {w.pid for w in _workers(master) if not w.leaving}
+            return bool(refused) or bool(serving and not serving & before)
 
         if not wait_until(settled, RELOAD_SECONDS) or refused:
             write(current, previous)
