@@ -220,14 +220,10 @@ def _expose(node: Node, what: str) -> Seq:
 def _build(node: Node, place: Place) -> Map:
     given = _wrapped(node, "context")
     context = given.get("context")
-    text = scalar_text(context.value) if isinstance(context, Scalar) else "."
-    where = context.at if context else given.at
-    changed: dict[str, Node] = {"context": Scalar(text if _REMOTE.match(text) else place.path(text), where)}
-    dockerfile = given.get("dockerfile")
-    if isinstance(dockerfile, Scalar) and dockerfile.value == "":
-        given = given.without("dockerfile")
-    elif "dockerfile_inline" not in given.items and dockerfile is None:
-        changed["dockerfile"] = Scalar("Dockerfile", given.at)
+    changed: dict[str, Node] = {}
+    if isinstance(context, Scalar):
+        text = scalar_text(context.value)
+        changed["context"] = Scalar(text if _REMOTE.match(text) else place.path(text), context.at)
     for key in ("args", "labels", "additional_contexts"):
         if (value := given.get(key)) is not None:
             changed[key] = pairs(value, f"build.{key}", empty=None if key == "args" else "")
@@ -258,6 +254,21 @@ def _build(node: Node, place: Place) -> Map:
         if (value := given.get(key)) is not None:
             changed[key] = Scalar(boolean(value, f"build.{key}"), value.at)
     return given.with_items(changed)
+
+
+def with_build_defaults(node: Map, place: Place) -> Map:
+    """A merged service whose build has a context (the project's folder) and a Dockerfile's name."""
+    build = node.get("build")
+    if not isinstance(build, Map):
+        return node
+    if "context" not in build.items:
+        build = build.with_items({"context": Scalar(place.path("."), build.at)})
+    dockerfile = build.items.get("dockerfile")
+    if isinstance(dockerfile, Scalar) and dockerfile.value == "":
+        build = build.without("dockerfile")
+    elif "dockerfile_inline" not in build.items and dockerfile is None:
+        build = build.with_items({"dockerfile": Scalar("Dockerfile", build.at)})
+    return node.with_items({"build": build})
 
 
 def _wrapped(node: Node, key: str) -> Map:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from deploykit.spec.nodes import Map, Node, Plain, plain
 
-_STRINGS = ("mem_limit", "mem_reservation", "memswap_limit", "shm_size")
+_UNSAID_WHEN_FALSE = ("privileged", "read_only", "tty", "stdin_open", "oom_kill_disable", "use_api_socket")
 
 
 def project_config(
@@ -34,6 +34,9 @@ def _service(node: Map) -> Plain:
     kept = ("command", "entrypoint")
     empty: tuple[Plain, ...] = (None, [], {})
     done = {key: value for key, value in data.items() if key in kept or value not in empty}
+    for key in _UNSAID_WHEN_FALSE:
+        if done.get(key) is False:
+            del done[key]
     deploy = done.get("deploy")
     if isinstance(deploy, dict):
         deploy.setdefault("placement", {})

@@ -72,9 +72,9 @@ def project_name(
             return name
     if written and written[0]:
         name, at = written
-        if not _NAME.match(name):
-            raise fail(at, f"'{name}' is not a project name", f"{rule}, like '{normalise(name)}'")
-        return name
+        if not normalise(name):
+            raise fail(at, f"'{name}' is not a project name", rule)
+        return normalise(name)
     name = normalise(directory.name)
     if not name:
         raise SpecError(f"{directory}: no project name can be made of the folder's name", hint="give one with -p")

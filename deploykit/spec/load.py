@@ -172,7 +172,8 @@ class _Loader:
         for key, node in chosen.items.items():
             assert isinstance(node, Map)
             node = project.implied_dependencies(key, node)
-            node = project.environment(key, node, place)
+            node = canonical.with_build_defaults(project.environment(key, node, place), place)
+            node = project.without_disabled(node, chosen, everything)
             nodes[key] = project.with_default_network(node)
         services: dict[str, Service] = {}
         for key, node in nodes.items():

@@ -91,18 +91,28 @@ def environment(name: str, node: Map, place: Place) -> Map:
     return changed.without("environment")
 
 
+def without_disabled(node: Map, chosen: Map, everything: Map) -> Map:
+    """The service without its optional dependencies on services that no active profile enables."""
+    given = node.get("depends_on")
+    if not isinstance(given, Map):
+        return node
+    gone: list[str] = []
+    for other, entry in given.items.items():
+        required = entry.get("required") if isinstance(entry, Map) else None
+        optional = isinstance(required, Scalar) and required.value is False
+        if optional and other in everything.items and other not in chosen.items:
+            gone.append(other)
+    return node.with_items({"depends_on": given.without(*gone)}) if gone else node
+
+
 def check_dependencies(services: Mapping[str, Map], everything: Map) -> None:
     """Every dependency names an enabled service, and there is no circle."""
     for name, node in services.items():
         given = node.get("depends_on")
-        for other, entry in given.items.items() if isinstance(given, Map) else ():
+        for other in given.items if isinstance(given, Map) else ():
             if other in services:
                 continue
             assert isinstance(given, Map)
-            assert isinstance(entry, Map)
-            required = entry.get("required")
-            if isinstance(required, Scalar) and required.value is False:
-                continue
             at = given.key_at(other)
             if other in everything.items:
                 profiles = everything.items[other]

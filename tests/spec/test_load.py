@@ -183,8 +183,9 @@ def test_the_name_by_precedence(tmp_path: Path) -> None:
     assert read(folder, named, name=None, X="y").name == "written-y"
     assert read(folder, bare, name=None).name == "myapp1"
     assert read(folder, bare, name=None).services["w"].image == "myapp1"
-    with pytest.raises(SpecError, match=r"f0\.yaml:1:7: 'Bad' is not a project name"):
-        read(folder, "name: Bad\nservices: {}", name=None)
+    assert read(folder, "name: My Own\nservices: {}", name=None).name == "myown"
+    with pytest.raises(SpecError, match=r"f0\.yaml:1:7: '!' is not a project name"):
+        read(folder, "name: '!'\nservices: {}", name=None)
     with pytest.raises(SpecError, match="-p: 'A B' is not a project name"):
         read(folder, bare, name="A B")
 
@@ -229,9 +230,13 @@ def test_profiles(tmp_path: Path) -> None:
 
 def test_dependencies(tmp_path: Path) -> None:
     text = """services:
-  a: {image: x, depends_on: {b: {condition: service_healthy, required: false}, c: *c}}
+  a: {image: x, depends_on: {b: {condition: service_healthy, required: false}, c: *c, d: *d}}
+  b: {image: x}
   c: {image: x}
-""".replace("*c", "{condition: service_started, restart: true}")
+  d: {image: x, profiles: [off]}
+"""
+    text = text.replace("*c", "{condition: service_started, restart: true}")
+    text = text.replace("*d", "{condition: service_started, required: false}")
     assert read(tmp_path, text).services["a"].depends_on == {
         "b": Dependency("service_healthy", required=False),
         "c": Dependency("service_started", restart=True),
