@@ -212,7 +212,7 @@ def _depends_on(node: Node, what: str) -> Map:
 def _expose(node: Node, what: str) -> Seq:
     for item in as_list(node).items:
         text = scalar_text(item.value if isinstance(item, Scalar) else None)
-        if not re.fullmatch(r"[0-9]+(-[0-9]+)?(/(tcp|udp|sctp))?", text):
+        if not re.fullmatch(r"[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp|sctp))?", text):
             raise fail(item.at, f"{what} must hold ports, not '{text}'", "a port is written like 8000 or 8000/tcp")
     return Seq(tuple(_text(item, what, "") for item in as_list(node).items), node.at, node.tag)
 

@@ -29,6 +29,8 @@ def read(path: Path, environ: Mapping[str, str], *, at: Position | None = None, 
         raise fail(where, f"the env file {path} is not there") from None
     except UnicodeDecodeError:
         raise fail(where, f"the env file {path} is not UTF-8 text") from None
+    except ValueError:
+        raise fail(where, f"the env file {str(path)!r} has no usable name") from None
     except OSError as error:
         raise fail(where, f"the env file {path} cannot be read: {error.strerror}") from None
     return parse(text, environ, file=str(path), raw=raw)

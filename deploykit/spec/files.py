@@ -51,6 +51,8 @@ def read(path: Path, *, at: Position | None = None) -> str:
         raise fail(where, f"{path} is a folder, expected a file") from None
     except UnicodeDecodeError as error:
         raise fail(where, f"{path} is not UTF-8 text (byte {error.start})", "save the file as UTF-8") from None
+    except ValueError:
+        raise fail(where, f"{str(path)!r} is no usable file name") from None
     except OSError as error:
         raise fail(where, f"{path} cannot be read: {error.strerror}") from None
 

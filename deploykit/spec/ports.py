@@ -10,8 +10,8 @@ from deploykit.spec.nodes import Map, Node, Scalar, Seq, Value, fail, scalar_tex
 from deploykit.spec.units import integer, text_of
 
 _SHORT = re.compile(
-    r"(?:(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[^:\[\]]*):)?(?P<published>[0-9]*(?:-[0-9]+)?):)?"
-    r"(?P<target>[0-9]+(?:-[0-9]+)?)(?:/(?P<protocol>[A-Za-z]+))?\Z"
+    r"(?:(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[^:\[\]]*):)?(?P<published>[0-9]{0,9}(?:-[0-9]{1,9})?):)?"
+    r"(?P<target>[0-9]{1,9}(?:-[0-9]{1,9})?)(?:/(?P<protocol>[A-Za-z]+))?\Z"
 )
 _HINT = "a port is written like 8080:80, 127.0.0.1:8080:80/tcp or 8000-8002:8000-8002"
 
@@ -80,7 +80,7 @@ def _long(node: Map) -> Map:
     published = node.get("published")
     if published is not None:
         text = text_of(published, "published")
-        if not re.fullmatch(r"[0-9]+(-[0-9]+)?", text):
+        if not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?", text):
             raise fail(published.at, f"published must be a port or a range of ports, not '{text}'", _HINT)
         if text != "0":
             _range(text, published.at)

@@ -25,6 +25,7 @@ _SECONDS = {
 }
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(i?b)?\Z", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+LONGEST = 100 * 365 * 86400.0
 DURATION_HINT = "a duration is written like 250ms, 10s or 1m30s"
 
 
@@ -40,7 +41,7 @@ def seconds(text: str) -> float | None:
             return None
         total += float(found[1]) * _SECONDS[found[2]]
         index = found.end()
-    return round(total, 9) if text and math.isfinite(total) else None
+    return round(total, 9) if text and total <= LONGEST else None
 
 
 def go_duration(value: float) -> str:
@@ -68,7 +69,8 @@ def size_in_bytes(text: str) -> int | None:
     found = _SIZE.match(text.strip())
     if not found:
         return None
-    return int(float(found[1]) * 1024 ** _POWERS[found[2].lower()])
+    value = float(found[1]) * 1024 ** _POWERS[found[2].lower()]
+    return int(value) if value < 2**63 else None
 
 
 def text_of(node: Node, what: str) -> str:

@@ -59,6 +59,16 @@ CASES = {
     ),
     "no image": ("services:\n  web: {command: x}\n", "2:3: services.web has neither an image nor a build"),
     "port": (web("ports: ['80:x']"), "4:13: '80:x' is not a port"),
+    "port digits": (web(f"ports: ['{'9' * 5000}']"), f"4:13: '{'9' * 5000}' is not a port"),
+    "duration long": (
+        web("stop_grace_period: " + "9" * 400 + "h"),
+        f"4:24: services.web.stop_grace_period must be a duration, not '{'9' * 400}h'",
+    ),
+    "size long": (
+        web("mem_limit: " + "9" * 400 + "g"),
+        f"4:16: services.web.mem_limit must be a size, not '{'9' * 400}g'",
+    ),
+    "env file name": (web('env_file: "a\\0"'), "4:15: the env file '{dir}/a\\x00' has no usable name"),
     "port range": (web("ports: ['80-90:80-81']"), "4:13: the two port ranges of '80-90:80-81' differ in length"),
     "port high": (web("ports: ['70000:80']"), "4:13: a port is 1 to 65535, not '70000'"),
     "port backward": (web("ports: ['90-80:90-80']"), "4:13: the port range '90-80' ends before it starts"),
