@@ -135,7 +135,7 @@ class MemoryRuntime:
         pass
 
     def build(self, project: Project, service: Service, on_line: Lines) -> str:
-        """The reference is the hash of the Dockerfile and the files beside it. Raises BuildFailed without a Dockerfile."""
+        """The reference is the hash of the Dockerfile and what is beside it. Raises BuildFailed without one."""
         if service.build is None:
             raise BuildFailed(f"service {service.name} has no `build`")
         dockerfile = service.build.context / service.build.dockerfile

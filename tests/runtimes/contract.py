@@ -1,7 +1,7 @@
 """The contract of `deploykit.runtimes.base`, as tests. A runtime's own test module subclasses RuntimeContract.
 
-The subclass gives `make(tmp_path)`; ``real`` says whether replicas answer and nginx runs. Every test has its own project
-and tears it down.
+The subclass gives `make(tmp_path)`; ``real`` says whether replicas answer and nginx runs. Every test has its own
+project and tears it down.
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ class ProcessProxy:
         refused: list[str] = []
 
         def settled() -> bool:
-            refused[:] = [x for x in _since(log, mark) if "[emerg]" in x]
+            # nginx tries a taken port again for a while; its last word is "still could not bind()"
+            refused[:] = [x for x in _since(log, mark) if "[emerg]" in x and "bind() to" not in x]
             serving = {w.pid for w in _workers(master) if not w.leaving}
             return bool(refused) or bool(serving and not serving & before)
 
@@ -216,7 +217,7 @@ class ProcessProxy:
         if result.returncode != 0:
             lines = [x for x in result.stderr.splitlines() if x.strip()]
             wrong = next((x for x in lines if "[emerg]" in x), lines[0] if lines else "no reason given")
-            said = re.sub(r"^nginx: (\[emerg\] )?", "", wrong).replace(str(candidate), "nginx.conf")
+            said = re.sub(r"^.*\[emerg\] (\d+#\d+: )?", "", wrong).replace(str(candidate), "nginx.conf")
             raise ProxyFailed(f"nginx refuses the configuration: {said}", details=tuple(lines))
 
     @staticmethod

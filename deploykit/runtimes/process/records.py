@@ -57,7 +57,7 @@ class Record:
             state=state,
             address=f"127.0.0.1:{self.port}" if self.port else None,
             image=self.image,
-            started_at=info.started if info and info.started else self.started,
+            started_at=info.started if info and info.started > self.started + 1.5 else self.started,
             exit_code=info.exit_code if info and state in {"exited", "dead"} else None,
         )
 

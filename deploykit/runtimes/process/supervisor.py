@@ -6,6 +6,7 @@ configuration are relative to that folder, so that no character in a user's path
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -33,6 +34,7 @@ SOCKET_LIMIT = 90  # bytes; the kernel allows 107, and supervisord first binds t
 START_SECONDS = 15.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.02
+_STOP_TRIES = 3
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
@@ -86,10 +88,10 @@ class _Transport(SupervisorTransport):  # type: ignore[misc]
 
     def __init__(self, socket: str, seconds: float) -> None:
         super().__init__(serverurl=f"unix://{socket}")
-        connect: Callable[[], http.client.HTTPConnection] = self._get_connection
+        self._connect: Callable[[], http.client.HTTPConnection] = vars(self)["_get_connection"]
 
         def limited() -> http.client.HTTPConnection:
-            connection = connect()
+            connection = self._connect()
             connection.timeout = seconds
             return connection
 
@@ -142,6 +144,7 @@ class Supervisor:
         self._private_socket_folder()
         (self.folder / "conf.d").mkdir(exist_ok=True, mode=0o700)
         write(self.folder / "supervisord.conf", self._configuration())
+        self._kill_orphans()
         for stale in (self.socket, self.pid_file):
             stale.unlink(missing_ok=True)
         for old in (self.folder / "conf.d").glob("*.conf"):
@@ -198,15 +201,28 @@ class Supervisor:
                 process.kill()
                 wait_until(lambda: _gone(process), 2.0)
             for child in children:  # psutil compares start times: a stranger with the same number is not touched
-                try:
-                    if child.is_running():
-                        child.kill()
-                except psutil.Error:
-                    continue
+                _kill(child)
+        self._kill_orphans()
         if self.socket.parent != self.folder:
             self.socket.unlink(missing_ok=True)
             if self.socket.parent.is_dir():
                 self.socket.parent.rmdir()
+
+    def _kill_orphans(self) -> None:
+        """End what a supervisord left that was killed: replicas have their TMPDIR here, nginx its working folder."""
+        if not self.folder.exists() or self.pid() is not None:
+            return
+        here = self.folder.resolve()
+        for process in psutil.process_iter():
+            try:
+                if process.uids().real != os.getuid():
+                    continue
+                tmp = process.environ().get("TMPDIR", "")
+                ours = tmp.startswith("/") and Path(tmp).resolve().is_relative_to(here / "tmp")
+                if ours or Path(process.cwd()).is_relative_to(here / "proxy"):
+                    _kill(process)
+            except (psutil.Error, OSError, ValueError):
+                continue
 
     @staticmethod
     def _descendants(pid: int) -> list[psutil.Process]:
@@ -259,11 +275,17 @@ class Supervisor:
         info = self.info(name)
         if info is None:
             return
-        try:
-            self._call("supervisor.stopProcess", f"{name}:{name}", False)
-        except Fault as error:
-            if error.code not in {Faults.NOT_RUNNING, Faults.BAD_NAME}:
-                raise
+        for _ in range(_STOP_TRIES):  # one that has just died may be on its way to be restarted
+            try:
+                self._call("supervisor.stopProcess", f"{name}:{name}", False)
+                break
+            except Fault as error:
+                if error.code not in {Faults.NOT_RUNNING, Faults.BAD_NAME}:
+                    raise
+            info = self.info(name)
+            if info is None or info.state in {"STOPPED", "FATAL"}:
+                return
+            time.sleep(POLL_SECONDS)
         if not wait_until(lambda: self._stopped(name), max(grace, 0.0)):
             try:
                 self._call("supervisor.signalProcessGroup", name, "KILL")
@@ -271,7 +293,7 @@ class Supervisor:
                 if error.code not in {Faults.NOT_RUNNING, Faults.BAD_NAME}:
                     raise
             wait_until(lambda: self._stopped(name), STOP_SECONDS)
-        if info.pid:
+        if info and info.pid:
             self._kill_group(info.pid)
 
     def _stopped(self, name: str) -> bool:
@@ -296,11 +318,16 @@ class Supervisor:
         (self.folder / "conf.d" / f"{name}.conf").unlink(missing_ok=True)
         if self.pid() is None:
             return
-        try:
-            self._call("supervisor.removeProcessGroup", name)
-        except Fault as error:
-            if error.code != Faults.BAD_NAME:
-                raise
+        for _ in range(_STOP_TRIES):
+            try:
+                self._call("supervisor.removeProcessGroup", name)
+                return
+            except Fault as error:
+                if error.code == Faults.BAD_NAME:
+                    return
+                if error.code != Faults.STILL_RUNNING:
+                    raise
+            self.stop(name, 0)
 
     def info(self, name: str) -> Info | None:
         """None when it is not there, or supervisord does not run."""
@@ -387,6 +414,12 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(POLL_SECONDS)
     return True
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        if process.is_running():
+            process.kill()
 
 
 def _gone(process: psutil.Process) -> bool:

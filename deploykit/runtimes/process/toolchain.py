@@ -17,12 +17,13 @@ from deploykit.errors import BuildFailed
 INSTALL_SECONDS = 900.0
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _PASSED_ON = ("PIP_", "NPM_CONFIG_", "npm_config_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
-              "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "HOME", "LANG")  # fmt: skip
+              "https_proxy", "no_proxy", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+              "HOME", "LANG")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """``bin`` is the folder to put on PATH (None: the release's own venv); ``version`` as the program says it."""
+    """A program that runs Python or JavaScript; ``version`` as it says it."""
 
     language: str
     program: Path
@@ -91,7 +92,7 @@ def pip_install(
         quiet = environment(SYSTEM_PATH)
         _run([str(python_), "-m", "ensurepip", "--default-pip"], folder, quiet, where, lambda line: None)
         pip = [str(python_), "-m", "pip"]
-    command = [*pip, "--disable-pip-version-check", "--no-input", "install", *arguments]
+    command = [*pip, "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off", *arguments]
     path = f"{venv / 'bin'}:{SYSTEM_PATH}"
     _run(command, folder, {**environment(path), **(extra or {})}, where, on_line)
 
