@@ -24,10 +24,10 @@ def bases() -> None:
 @click.option("--force", is_flag=True, help="Also those that are there.")
 def bases_build(force: bool) -> None:
     """Make the base images on Docker (the process runtime needs none)."""
-    from deploykit.runtimes.docker import bases as images
-    from deploykit.runtimes.docker.engine import connect
+    import deploykit.runtimes.docker.bases as images
+    from deploykit.runtimes.docker.engine import Engine
 
-    client = connect()
+    client = Engine().client
     wanted = images.BASES if force else images.missing(client)
     for base in wanted:
         click.echo(images.build(client, base, lambda line: click.echo(f"  {line}", err=True)))
