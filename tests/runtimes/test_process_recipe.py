@@ -55,7 +55,10 @@ def test_a_whole_dockerfile() -> None:
         WHO="you",
     )
     assert (made.language, made.language_version) == ("python", "3.11")
-    assert made.environment == {"PYTHONUNBUFFERED": "1", "NAME": "you", "OTHER": "a b"}
+    assert made.environment == {
+        **{"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        **{"NAME": "you", "OTHER": "a b"},
+    }
     assert made.steps == (
         Folder(5, "/app"),
         Folder(6, "/app/sub"),

@@ -195,3 +195,17 @@ def test_project_names_do_not_lead_out(bench: Bench) -> None:
     for name in ("../x", "", "A", ".images"):
         with pytest.raises(DeployError):
             bench.runtime.state_dir(name)
+
+
+def test_node_app_shares_its_packages(bench: Bench) -> None:
+    (bench.app / "package.json").write_text('{"name": "x", "version": "1.0.0", "private": true}')
+    (bench.app / "main.js").write_text("console.log(process.env.NODE_ENV, require('fs').existsSync('node_modules'))")
+    (bench.app / ".dockerignore").write_text("node_modules\n")
+    image = bench.build(
+        "FROM deploykit/node\nWORKDIR /srv\nCOPY package.json ./\nRUN npm install --offline\nCOPY . .\n"
+        'USER app\nCMD ["node", "main.js"]\n'
+    )
+    assert bench.output(image) == ["production true"]
+    (bench.app / "main.js").write_text("console.log('two')")
+    assert bench.output(bench.build()) == ["two"]
+    assert len(list((bench.runtime.root / ".images").glob("deps-*"))) == 1

@@ -96,8 +96,11 @@ def compose(dockerfile: Dockerfile, arguments: Mapping[str, str], target: str | 
     language: Literal["python", "node"] = "python" if match[1] == "python" else "node"
     version = re.match(r"\d+(\.\d+)?", match[2] or "")
     recipe = Recipe(language, version[0] if version else "")
+    # What the bases set themselves
     if language == "python":
-        recipe = replace(recipe, environment={"PYTHONUNBUFFERED": "1"})
+        recipe = replace(recipe, environment={"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"})
+    elif "deploykit/" in base:
+        recipe = replace(recipe, environment={"NODE_ENV": "production"})
     for part in chain:
         recipe = _Reader(dockerfile.name, arguments, globals_, recipe).read(part)
     return recipe

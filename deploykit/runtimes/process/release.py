@@ -134,7 +134,7 @@ class Releases:
                         raise BuildFailed(f"{where}: pip install needs a Python base")
                     pip_so_far.append(step)
                 case Install():
-                    self._npm(fs, step, interpreter, where, on_line)
+                    self._npm(fs, step, interpreter, recipe, where, on_line)
                     path.insert(0, str(Path(step.folder.lstrip("/")) / "node_modules" / ".bin"))
         if recipe.language == "python":
             venv = self._pip(fs, tuple(pip_so_far), interpreter, recipe, name, on_line)
@@ -191,13 +191,15 @@ class Releases:
         return venv
 
     def _npm(
-        self, fs: Path, step: Install, interpreter: toolchain.Interpreter, where: str, on_line: Lines
-    ) -> None:  # fmt: skip
+        self, fs: Path, step: Install, interpreter: toolchain.Interpreter, recipe: Recipe, where: str, on_line: Lines
+    ) -> None:
+        """Install beside the release, and link `node_modules` to it."""
+        extra = {k: v for k, v in recipe.environment.items() if k == "NODE_ENV" or k.lower().startswith("npm_config_")}
         folder = _inside(fs, step.folder, where)
         files = [f for n in ("package.json", "package-lock.json", ".npmrc") if (f := folder / n).is_file()]
         if not (folder / "package.json").is_file():
             raise BuildFailed(f"{where}: there is no package.json in {step.folder}", hint="COPY it before this line")
-        key = hashlib.sha256(f"{FORMAT} {interpreter} {step.arguments}".encode())
+        key = hashlib.sha256(f"{FORMAT} {interpreter} {step.arguments} {sorted(extra.items())}".encode())
         for file in files:
             key.update(file.name.encode() + file.read_bytes())
         with self._shared(key.hexdigest()[:12]) as (shared, finished):
@@ -206,7 +208,7 @@ class Releases:
                 for file in files:
                     shutil.copy2(file, shared / file.name)
                 on_line(f"{where}: npm {' '.join(step.arguments)}")
-                toolchain.npm_install(interpreter, step.arguments, shared, where, on_line)
+                toolchain.npm_install(interpreter, step.arguments, shared, where, on_line, extra)
                 (shared / "node_modules").mkdir(exist_ok=True)
         (folder / "node_modules").symlink_to(shared / "node_modules", target_is_directory=True)
 

