@@ -21,6 +21,7 @@ from deploykit.core.routing import Route, Track
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._:\[\]-]+\Z")
+_PATH = re.compile(r"/[^\"\\$\x00-\x1f]*\Z")
 _IDENT = re.compile(r"[^a-zA-Z0-9]")
 
 
@@ -43,11 +44,14 @@ class Settings:
 
 
 def render(routes: Sequence[Route], settings: Settings) -> str:
-    """The whole nginx.conf. Names and addresses outside a strict alphabet raise ValueError: nothing is injected."""
+    """The whole nginx.conf. What is outside a strict alphabet raises ValueError: nothing is injected."""
+    for path in (settings.run, settings.access_log):
+        if not _PATH.match(path):
+            raise ValueError(f"{path!r} cannot be a path of nginx")
     http = [r for r in routes if _ports(r, "http")]
     tcp = [r for r in routes if _ports(r, "tcp")]
     out: list[str] = [
-        f"pid {settings.run}/nginx.pid;",
+        f'pid "{settings.run}/nginx.pid";',
         "error_log stderr warn;",
         f"worker_processes {settings.workers};",
         f"worker_shutdown_timeout {max(1, round(settings.drain))}s;",
@@ -55,15 +59,12 @@ def render(routes: Sequence[Route], settings: Settings) -> str:
         "events {",
         "    worker_connections 4096;",
         "}",
-        "http {",
-        *_indent(_http_globals(settings)),
-        *_indent(_versions(http)),
     ]
-    for route in http:
-        out += _indent(_http_route(route, settings))
-    if not http:
-        out += ["    server {", f"        listen unix:{settings.run}/idle.sock;", "        return 503;", "    }"]
-    out.append("}")
+    if http:
+        out += ["http {", *_indent(_http_globals(settings)), *_indent(_versions(http))]
+        for route in http:
+            out += _indent(_http_route(route, settings))
+        out.append("}")
     if any(track.servers for route in tcp for track in route.tracks):
         out.append("stream {")
         for route in tcp:
@@ -81,11 +82,13 @@ def _ports(route: Route, protocol: str) -> list[int]:
 
 
 def _http_globals(settings: Settings) -> list[str]:
-    temp = [f"{kind}_temp_path {settings.run}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    temp = [
+        f'{kind}_temp_path "{settings.run}/{kind}";' for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    ]
     return [
         *temp,
         settings.log_format,
-        f"access_log {settings.access_log} deploykit buffer={settings.log_buffer} flush=200ms;",
+        f'access_log "{settings.access_log}" deploykit buffer={settings.log_buffer} flush=200ms;',
         "server_tokens off;",
         "client_max_body_size 64m;",
         "keepalive_timeout 75s;",
