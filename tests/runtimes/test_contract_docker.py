@@ -14,7 +14,7 @@ from tests.runtimes.contract import RealRuntimeContract
 
 @pytest.mark.docker
 class TestDocker(RealRuntimeContract):
-    base = os.environ.get("DEPLOYKIT_TEST_BASE", "deploykit/python")
+    base = os.environ.get("DEPLOYKIT_TEST_BASE", "deploykit/python:3")
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
