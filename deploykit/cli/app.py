@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import writing
-from deploykit.errors import RuntimeUnavailable
+from deploykit.errors import DeployError, RuntimeUnavailable
 from deploykit.events import Sink
 from deploykit.runtimes.base import Runtime
 from deploykit.spec.model import Project
@@ -66,12 +66,23 @@ class App:
 
         return ProcessRuntime(root)
 
+    def folder(self) -> Path:
+        """Where the project's files are, as far as the options say."""
+        return self.project_directory or (self.files[0].parent if self.files else Path.cwd())
+
     @contextmanager
-    def deployment(self, project: Project | None = None) -> Iterator[Deployment]:
-        """The project on its runtime, for reading. Warnings of the spec are shown once."""
+    def deployment(self, project: Project | None = None, *, repair: bool = False) -> Iterator[Deployment]:
+        """The project on its runtime, for reading. `repair` puts a broken state file aside. Raises DeployError."""
         project = project or self.project()
-        runtime = self.runtime(project.directory / ".deploykit")
-        deployment = Deployment(runtime, project, self.sink())
+        root = project.directory / ".deploykit"
+        runtime = self.runtime(root)
+        try:
+            deployment = Deployment(runtime, project, self.sink(), repair=repair)
+        except OSError as error:
+            raise DeployError(
+                f"{root}: the state folder cannot be used: {error.strerror or error}",
+                hint="Check who owns it, and that it is a folder.",
+            ) from error
         try:
             yield deployment
         finally:
@@ -79,10 +90,10 @@ class App:
             runtime.close()
 
     @contextmanager
-    def changing(self, command: str, project: Project | None = None) -> Iterator[Deployment]:
+    def changing(self, command: str, project: Project | None = None, *, repair: bool = False) -> Iterator[Deployment]:
         """The same, holding the project's lock. Raises Busy."""
         with (
-            self.deployment(project) as deployment,
+            self.deployment(project, repair=repair) as deployment,
             writing(deployment.runtime.state_dir(deployment.project.name), command),
         ):
             yield deployment

@@ -58,7 +58,8 @@ def demo(app: App, rate: float, settle: float, report_path: Path | None) -> None
         click.echo(f"deploykit demo on {runtime.ping()}", err=True)
         play = Play(deployment, board, Script(rate, settle))
         try:
-            deployment.down()
+            if deployment.observe():
+                deployment.down()
             with screen:
                 play.run()
         finally:
@@ -66,7 +67,9 @@ def demo(app: App, rate: float, settle: float, report_path: Path | None) -> None
     config = deployment.gateway.config()
     path = report_path or folder / "report.html"
     path.write_text(render_report(report_data(board, runtime=runtime.name, config=config)), encoding="utf-8")
-    Console(file=sys.stdout).print(summary(board))
+    console = Console(file=sys.stdout)
+    console.width = max(console.width, 118) if not console.is_terminal else console.width
+    console.print(summary(board))
     missed = shortfalls(board)
     click.echo(f"Report: {path}")
     runtime.close()

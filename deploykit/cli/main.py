@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import tempfile
+import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +59,39 @@ class Family(click.Group):
 
             near = get_close_matches(args[0], COMMANDS, n=1)
             if near:
-                error.message += f" Did you mean {near[0]!r}?"
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
             raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (DeployError, click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            raise crash(error, ctx.obj.folder() if isinstance(ctx.obj, App) else Path.cwd()) from error
+
+
+def crash(error: Exception, folder: Path) -> DeployError:
+    """A mistake of ours, as one line; its traceback goes to a file that only its owner can read."""
+    text = "".join(traceback.format_exception(error))
+    name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    place = folder.absolute() / ".deploykit"
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        where = _private(place / name, text)
+    except OSError:
+        where = _private(Path(tempfile.gettempdir()) / f"deploykit-{name}", text)
+    says = str(error).splitlines()
+    return DeployError(
+        f"internal error: {type(error).__name__}{': ' + says[0] if says else ''}",
+        hint=f"This is a mistake in deploykit; its traceback is in {where}.",
+    )
+
+
+def _private(path: Path, text: str) -> Path:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
 
 
 EPILOG = """\b
@@ -122,6 +158,7 @@ def fail(error: DeployError) -> int:
 
 def main() -> None:
     """Run deploykit and exit with its documented code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end: as Ctrl-C, what was begun is taken back
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -134,4 +171,7 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains when it flushes
         sys.exit(1)
+    except Exception as error:
+        sys.exit(fail(crash(error, Path.cwd())))

@@ -10,6 +10,7 @@ import click
 
 from deploykit.cli.app import App
 from deploykit.control.deployment import Deployment
+from deploykit.control.lock import holder
 from deploykit.core.replica import Replica
 from deploykit.errors import UsageError
 from deploykit.views.tables import ago, print_json, print_table
@@ -91,12 +92,23 @@ def _attached(deployment: Deployment) -> None:
 @pass_app
 def down(app: App, volumes: bool) -> None:
     """Stop and remove replicas, proxy and networks."""
-    with app.changing("down") as deployment:
+    if not app.dry_run:
+        _end_rollouts(app)
+    with app.changing("down", repair=True) as deployment:
         if app.dry_run:
             for replica in deployment.observe():
                 click.echo(f"stop   {replica.service}-{replica.number} ({replica.version})")
             return
         deployment.down(volumes=volumes)
+
+
+def _end_rollouts(app: App) -> None:
+    """A rollout that another process runs would hold the project: ask it to end."""
+    with app.deployment(repair=True) as deployment:
+        if holder(deployment.runtime.state_dir(deployment.project.name)):
+            for size in deployment.store.sizes():
+                if deployment.active_rollout(size.service) is not None:
+                    deployment.store.ask(size.service, "abort", time.time())
 
 
 @click.command()
@@ -108,6 +120,7 @@ def ps(app: App, services: tuple[str, ...], form: str) -> None:
     from deploykit.control.health import ask
 
     with app.deployment() as deployment:
+        deployment.known(services)
         seen = [r for r in deployment.observe() if not services or r.service in services]
 
         def health(replica: Replica) -> str:
@@ -142,7 +155,10 @@ def ps(app: App, services: tuple[str, ...], form: str) -> None:
     now = time.time()
     columns = ("REPLICA", "SERVICE", "VERSION", "TRACK", "STATE", "HEALTH", "UP", "ADDRESS")
     keys = ("replica", "service", "version", "track", "state", "health")
-    print_table(columns, [[*(row[k] for k in keys), ago(row["started_at"], now), row["address"]] for row in rows])
+    print_table(
+        columns,
+        [[*(row[k] for k in keys), ago(r.started_at, now), row["address"]] for r, row in zip(seen, rows, strict=True)],
+    )
 
 
 def _track(deployment: Deployment, replica: Replica) -> str:
@@ -157,6 +173,7 @@ def scale(app: App, targets: tuple[str, ...]) -> None:
     """Change the number of replicas; no request is lost on the way up or down."""
     sizes = pairs(targets, "scale")
     with app.changing("scale") as deployment:
+        deployment.known(sizes)
         for name, replicas in sizes.items():
             if app.dry_run:
                 click.echo(deployment.plan_scale(name, replicas, deployment.observe()).text())
@@ -170,6 +187,7 @@ def scale(app: App, targets: tuple[str, ...]) -> None:
 def build(app: App, services: tuple[str, ...]) -> None:
     """Build images without starting anything."""
     with app.changing("build") as deployment:
+        deployment.known(services)
         for name, service in deployment.project.services.items():
             if service.build is not None and (not services or name in services):
                 made = deployment.make_version(service)
@@ -206,6 +224,7 @@ def config(app: App, form: str, only_names: bool, quiet: bool) -> None:
 def logs(app: App, services: tuple[str, ...], follow: bool, tail: int | None) -> None:
     """Show what replicas wrote."""
     with app.deployment() as deployment:
+        deployment.known(services)
         chosen = [r for r in deployment.observe() if not services or r.service in services]
         if follow:
             _follow(chosen, deployment, tail=tail)
@@ -238,6 +257,7 @@ def restart(app: App, services: tuple[str, ...]) -> None:
     from deploykit.core.plan import renew
 
     with app.changing("restart") as deployment:
+        deployment.known(services)
         for size in deployment.store.sizes():
             if services and size.service not in services:
                 continue

@@ -33,8 +33,13 @@ def rollout() -> None:
 
 def run_rollout(app: App, deployment: Deployment, begun: Rollout) -> Rollout:
     """Run it to its end with live progress. Raises RolloutAborted (exit 3) when the new version was taken back."""
-    with _live(app) as show:
-        ended = RolloutRunner(deployment, begun, on_look=show).run()
+    try:
+        with _live(app) as show:
+            ended = RolloutRunner(deployment, begun, on_look=show).run()
+    except KeyboardInterrupt:
+        name = begun.service
+        click.echo(f"{name}: the rollout stays where it is; `deploykit rollout resume {name}` or `abort` it", err=True)
+        raise
     counts = ended.counts
     if ended.phase == "aborted":
         raise RolloutAborted(

@@ -6,6 +6,8 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from difflib import get_close_matches
 
 from deploykit.control import versions
 from deploykit.control.executor import Executor
@@ -26,13 +28,15 @@ from deploykit.spec.model import Project, Service
 class Deployment:
     """All that commands do to one project. Not for use by several commands at once: hold the lock (`control.lock`)."""
 
-    def __init__(self, runtime: Runtime, project: Project, emit: Sink) -> None:
+    def __init__(self, runtime: Runtime, project: Project, emit: Sink, *, repair: bool = False) -> None:
         self.runtime = runtime
         self.project = project
-        self.store = Store(runtime.state_dir(project.name) / "state.db")
+        self.store = Store(runtime.state_dir(project.name) / "state.db", repair=repair)
         self._sink = emit
         self.gateway = Gateway(runtime.proxy, project, internal=runtime.name == "docker")
         self.executor = Executor(runtime, project, self.store, self.gateway, self.emit)
+        if self.store.repaired:
+            self.say("state.repaired", "the state file was broken: a new one begins, the old one is state.db.broken")
 
     def close(self) -> None:
         self.store.close()
@@ -102,12 +106,31 @@ class Deployment:
         """Bring the project to what the file says. Returns the canary rollouts that are now to be run.
 
         Services start in the order of ``depends_on``; independent ones side by side. A service that fails is taken
-        back to what it was. Raises BuildFailed, ReplicaFailed, PortInUse, NotFound.
+        back to what it was; where nothing ran before, nothing does after. Raises BuildFailed, ReplicaFailed,
+        PortInUse, NotFound.
         """
-        chosen = set(only) or set(self.project.services)
-        unknown = chosen - set(self.project.services)
-        if unknown:
-            raise NotFound(f"no service {sorted(unknown)[0]!r} in {self.project.name}")
+        chosen = set(self.known(only)) or set(self.project.services)
+        self.known(scale or {})
+        first = not self.store.sizes() and not self.runtime.observe(self.project.name)
+        try:
+            return self._up(chosen, scale or {}, build)
+        except (DeployError, KeyboardInterrupt):
+            if first:
+                self.runtime.teardown(self.project.name)
+                self.store.forget_services()
+            raise
+
+    def known(self, services: Iterable[str]) -> tuple[str, ...]:
+        """`services`, every one of them in the Compose file or up. Raises NotFound."""
+        names = {*self.project.services, *(size.service for size in self.store.sizes())}
+        for name in services:
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(sorted(names)) or 'none'}."
+                raise NotFound(f"no service {name!r} in {self.project.name}", hint=hint)
+        return tuple(services)
+
+    def _up(self, chosen: set[str], scale: Mapping[str, int], build: bool) -> list[Rollout]:
         self.runtime.prepare(self.project)
         order = levels({n: s.depends_on for n, s in self.project.services.items()}, chosen)
         made = {name: self.make_version(self.project.services[name], build=build) for level in order for name in level}
@@ -115,7 +138,11 @@ class Deployment:
         pending: list[Rollout] = []
         for level in order:
             with ThreadPoolExecutor(4) as pool:
-                results = list(pool.map(lambda name: self._up_service(made[name], (scale or {}).get(name)), level))
+                try:
+                    results = list(pool.map(lambda name: self._up_service(made[name], scale.get(name)), level))
+                except KeyboardInterrupt:
+                    self.executor.interrupted.set()
+                    raise
             pending += [r for r in results if r is not None]
             self._await_completion(level)
         return pending
@@ -135,8 +162,7 @@ class Deployment:
         if made.spec.extension.rollout.strategy == "canary" and running_old and before is not None:
             return self.begin_rollout(made)
         plan = self.plan_up(made, replicas, seen)
-        self.store.set_size(Size(made.service, made.version, replicas))
-        self._run_or_undo(made.service, plan, before)
+        self._run_or_undo(plan, before, Size(made.service, made.version, replicas))
         return None
 
     def _await_completion(self, names: Iterable[str]) -> None:
@@ -164,19 +190,40 @@ class Deployment:
             time.sleep(0.1)
         raise ReplicaFailed(f"{name} did not complete within {limit:g}s")
 
-    def _run_or_undo(self, service: str, plan: Plan, before: Size | None) -> None:
+    def _run_or_undo(self, plan: Plan, before: Size | None, after: Size) -> None:
+        """The new size is noted once it is reached: a command that is killed half-way leaves the old one in force."""
+        service = after.service
+        if before is None:
+            self.store.set_size(after)
+        there = {r.id for r in self.executor.observe()}
         try:
             self.executor.run(plan)
-        except DeployError as error:
-            self.say("change.undone", f"{service}: taken back to what it was", service, error.message)
-            if before is None:
-                self.store.forget_service(service)
-                back = reconcile(Desired(service, None), self.executor.observe())
-            else:
-                self.store.set_size(before)
-                back = reconcile(Desired(service, Want(before.stable, before.replicas)), self.executor.observe())
-            self.executor.run(back)
+            self.store.set_size(after)
+        except (DeployError, KeyboardInterrupt) as error:
+            stopped = self.executor.interrupted.is_set() or not isinstance(error, DeployError)
+            reason = "interrupted" if stopped else str(error)
+            self.say("change.undone", f"{service}: taken back to what it was", service, reason)
+            try:
+                self._undo(service, before)
+            except DeployError as another:  # such as the very port that was refused
+                self.say("undo.failed", f"{service}: the new replicas are removed", service, another.message)
+                for replica in self.runtime.observe(self.project.name):
+                    if replica.service == service and replica.id not in there:
+                        self.runtime.stop(replica, 0.0)
+                        self.runtime.remove(replica)
             raise
+
+    def _undo(self, service: str, before: Size | None) -> None:
+        if before is None:
+            self.store.forget_service(service)
+            self.gateway.forget(service)
+            for replica in self.executor.observe():
+                if replica.service == service:
+                    self.runtime.stop(replica, self.project.services[service].stop_grace_period)
+                    self.runtime.remove(replica)
+            return
+        wanted = Desired(service, Want(before.stable, before.replicas))
+        self.executor.run(reconcile(wanted, self.executor.observe()), undo=True)
 
     def plan_scale(self, service: str, replicas: int, seen: Iterable[Replica]) -> Plan:
         size = self._size(service)
@@ -185,6 +232,7 @@ class Deployment:
     def _size(self, service: str) -> Size:
         size = self.store.size(service)
         if size is None:
+            self.known([service])
             raise NotFound(f"service {service!r} is not up", hint="Run `deploykit up -d` first.")
         return size
 
@@ -198,20 +246,14 @@ class Deployment:
                 hint=f"See `deploykit rollout status {service}`.",
             )
         plan = self.plan_scale(service, replicas, self.observe())
-        self.store.set_size(Size(service, size.stable, replicas))
         self.say("service.scaled", f"{service}: {size.replicas} -> {replicas} replicas", service, "asked")
-        self._run_or_undo(service, plan, size)
+        self._run_or_undo(plan, size, Size(service, size.stable, replicas))
 
     # rollouts
 
     def begin_rollout(self, made: Version) -> Rollout:
         """Note a rollout of `made` (nothing is started yet). Raises when there is nothing to move from or to."""
-        size = self._size(made.service)
-        if made.version == size.stable:
-            raise DeployError(
-                f"{made.service} already runs this version ({made.label})",
-                hint="Change something first: `--env KEY=VALUE`, `--image REF`, or the service's files.",
-            )
+        size = self._changed(made)
         labels = self.store.labels(made.service)
         begun = rollouts.begin(
             id=uuid.uuid4().hex[:8],
@@ -230,12 +272,20 @@ class Deployment:
         self.say("rollout.started", text, made.service, "a new version")
         return begun
 
+    def _changed(self, made: Version) -> Size:
+        size = self._size(made.service)
+        if made.version == size.stable:
+            raise DeployError(
+                f"{made.service} already runs this version ({made.label})",
+                hint="Change something first: `--env KEY=VALUE`, `--image REF`, or the service's files.",
+            )
+        return size
+
     def rolling(self, made: Version) -> None:
         """Move a running service to `made` by its update_config; back to the old version when a replica fails."""
-        size = self._size(made.service)
+        size = self._changed(made)
         plan = self.plan_up(made, size.replicas, self.observe())
-        self.store.set_size(Size(made.service, made.version, size.replicas))
-        self._run_or_undo(made.service, plan, size)
+        self._run_or_undo(plan, size, Size(made.service, made.version, size.replicas))
 
     def apply(self, rollout: Rollout) -> None:
         """Bring the replicas and routes to what the rollout wants now."""
@@ -248,9 +298,10 @@ class Deployment:
     def down(self, *, volumes: bool = False) -> None:
         """Stop and remove everything of the project; its history stays."""
         for name in [s.service for s in self.store.sizes()]:
-            active = self.active_rollout(name)
-            if active is not None:
-                self.store.save_rollout(rollouts.command(active, "abort", time.time()))
+            with suppress(DeployError):  # a record that cannot be read must not keep the project up
+                active = self.active_rollout(name)
+                if active is not None:
+                    self.store.save_rollout(rollouts.command(active, "abort", time.time()))
         self.runtime.teardown(self.project.name, volumes=volumes)
         self.store.forget_services()
         self.say("project.down", f"{self.project.name} is down", cause="asked")

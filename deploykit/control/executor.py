@@ -31,7 +31,7 @@ class Executor:
         self.gateway = gateway
         self._emit = emit
         self._replicas: dict[tuple[str, int], Replica] = {}
-        self._cancelled = Flag()
+        self.interrupted = Flag()  # set by a person's Ctrl-C: whoever waits for a replica stops waiting
 
     def observe(self) -> tuple[Replica, ...]:
         """Ask the runtime once; what it says is what the next plan is made from."""
@@ -47,41 +47,47 @@ class Executor:
                 found[replica.label] = found.get(replica.label, 0) + 1
         return found
 
-    def run(self, plan: Plan) -> None:
+    def run(self, plan: Plan, *, undo: bool = False) -> None:
         """Stage by stage; the actions of a stage side by side, at most ten at once.
 
-        Raises the first failure of a stage, after its siblings have ended.
+        Raises the first failure of a stage, after its siblings have ended; `undo` goes on though interrupted.
         """
-        self._cancelled.clear()
-        for stage in plan.stages:
-            self._stage(stage.actions)
-            if stage.pause:
-                time.sleep(stage.pause)
+        failed = Flag()
 
-    def _stage(self, actions: tuple[Action, ...]) -> None:
+        def cancelled() -> bool:
+            return failed.is_set() or (self.interrupted.is_set() and not undo)
+
+        for stage in plan.stages:
+            if cancelled():
+                raise DeployError("interrupted")
+            self._stage(stage.actions, failed, cancelled)
+            if stage.pause:
+                self.interrupted.wait(stage.pause)
+
+    def _stage(self, actions: tuple[Action, ...], failed: Flag, cancelled: Callable[[], bool]) -> None:
         drains = [a for a in actions if a.kind == "drain"]
         if drains:
             self._drain(drains)
         others = [a for a in actions if a.kind != "drain"]
         if len(others) == 1:
-            self._act(others[0])
+            self._act(others[0], cancelled)
             return
         if not others:
             return
         with ThreadPoolExecutor(PARALLEL) as pool:
-            futures = [pool.submit(self._act, action) for action in others]
+            futures = [pool.submit(self._act, action, cancelled) for action in others]
             try:
                 _first_failure(futures)
             except BaseException:
-                self._cancelled.set()
+                failed.set()
                 for future in futures:
                     future.cancel()
                 raise
 
-    def _act(self, action: Action) -> None:
+    def _act(self, action: Action, cancelled: Callable[[], bool]) -> None:
         handlers: dict[str, Callable[[Action], None]] = {
             "start": self._start,
-            "await": self._await,
+            "await": lambda _: self._await(action, cancelled),
             "route": self._route,
             "stop": self._stop,
             "remove": self._remove,
@@ -125,10 +131,10 @@ class Executor:
         self._replicas[action.service, action.number] = replica
         self._say("replica.started", f"{replica.name} started ({version.label})", action, replica)
 
-    def _await(self, action: Action) -> None:
+    def _await(self, action: Action, cancelled: Callable[[], bool]) -> None:
         replica = self._replicas[action.service, action.number]
         spec = self.version(action.service, action.version).spec
-        ready = await_ready(self.runtime, replica, spec, cancelled=self._cancelled.is_set)
+        ready = await_ready(self.runtime, replica, spec, cancelled=cancelled)
         self._replicas[action.service, action.number] = ready
         self._say("replica.ready", f"{ready.name} is ready", action, ready)
 

@@ -13,6 +13,8 @@ from deploykit.errors import ReplicaFailed
 from deploykit.runtimes.base import Runtime
 from deploykit.spec.model import HealthProbe, Service
 
+_BODY_LIMIT = 1 << 20
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -57,8 +59,10 @@ def _http(host: str, port: int, probe: HealthProbe | None) -> Answer:
     path, timeout = (probe.path, probe.timeout) if probe else ("/", 1.0)
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", path, headers={"User-Agent": "deploykit-probe"})
-        status = connection.getresponse().status
+        connection.request("GET", path, headers={"User-Agent": "deploykit-probe", "Connection": "close"})
+        response = connection.getresponse()
+        status = response.status
+        response.read(_BODY_LIMIT)  # hanging up on an answer would put an error in the app's own log
     except (OSError, http.client.HTTPException) as error:
         return Answer(False, f"GET {path} got no answer ({error or type(error).__name__})")
     finally:
@@ -104,7 +108,7 @@ def _failed(runtime: Runtime, replica: Replica, what: str) -> ReplicaFailed:
     lines = tuple(runtime.logs(replica, tail=10))
     return ReplicaFailed(
         f"{replica.name} (version {replica.label}) {what}",
-        hint=f"Its last log lines are above; `deploykit logs {replica.service}` shows more."
+        hint="Its last log lines are above."
         if lines
         else "It wrote nothing to its log. Check its command and its port.",
         details=lines,

@@ -14,7 +14,7 @@ from deploykit.core import judge
 from deploykit.core import rollout as rollouts
 from deploykit.core.rollout import Counts, Rollout
 from deploykit.core.window import Window
-from deploykit.errors import DeployError
+from deploykit.errors import DeployError, RolloutAborted
 from deploykit.events import Event
 from deploykit.metrics.windows import Second
 from deploykit.spec.model import Analysis
@@ -47,7 +47,25 @@ class RolloutRunner:
                 changed = self._looks() or changed
                 if changed:
                     self._apply()
+            self._last_counts()
         return self._rollout
+
+    def _last_counts(self) -> None:
+        """Requests that ended before the last routing change but whose seconds had not closed yet count as well."""
+        ended = int(time.time())
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:
+            try:
+                second = self._seconds.get(timeout=0.2)
+            except Empty:
+                continue
+            service = self._rollout.service
+            canary, stable = second.window(service, "canary"), second.window(service, "stable")
+            self._rollout = replace(self._rollout, counts=_count(self._rollout.counts, canary, stable))
+            if second.second >= ended:
+                break
+        self._deployment.store.save_rollout(self._rollout)
+        self._on_look(self._rollout)
 
     def feed(self, second: Second) -> None:
         """Take in a second from elsewhere (a recording)."""
@@ -89,7 +107,7 @@ class RolloutRunner:
         kind, text = f"rollout.{new.phase}", f"{new.service}: {new.phase} {new.canary_label}"
         if new.phase == "progressing":
             kind, text = "rollout.weight", f"{new.service}: {new.canary_label} gets {new.weight:g}%"
-            cause = old.reason if old.weight != new.weight else f"step {new.step + 1} of {len(new.steps)}"
+            cause = new.reason if old.weight != new.weight else f"step {new.step + 1} of {len(new.steps)}"
         else:
             cause = new.reason
         data = {"weight": new.weight, "step": new.step, "phase": new.phase, "verdict": new.verdict}
@@ -104,7 +122,12 @@ class RolloutRunner:
                 raise
             self._move(rollouts.failed_to_start(self._rollout, time.time(), error.message))
             self._deployment.apply(self._rollout)
-            raise
+            raise RolloutAborted(
+                f"{self._rollout.service}: {self._rollout.canary_label} was taken back to"
+                f" {self._rollout.stable_label}: {error.message}",
+                hint=error.hint,
+                details=error.details,
+            ) from error
         self._on_look(self._rollout)
 
 

@@ -52,6 +52,23 @@ class Size:
     replicas: int
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file and look at all of it, so that a broken one is found now and not in mid-change."""
+    path.touch(mode=0o600, exist_ok=True)
+    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("pragma journal_mode=wal")
+        db.execute("pragma synchronous=normal")
+        db.executescript(_SCHEMA)
+        said = db.execute("pragma quick_check(1)").fetchone()[0]
+        if said != "ok":
+            raise sqlite3.DatabaseError(said.splitlines()[-1])
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     converter.register_unstructure_hook(Path, str)
@@ -60,23 +77,32 @@ def _converter() -> cattrs.Converter:
 
 
 class Store:
-    """Opens (and creates) the state file. Raises DeployError when it is not one of ours or cannot be read."""
+    """Opens (and creates) the state file. Raises DeployError when it is not one of ours or cannot be read.
 
-    def __init__(self, path: Path) -> None:
+    With `repair` a broken file is put aside as ``state.db.broken`` and a new one begun; ``repaired`` then says so.
+    """
+
+    def __init__(self, path: Path, *, repair: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._convert = _converter()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.repaired = False
         try:
-            path.touch(mode=0o600, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._db.execute("pragma journal_mode=wal")
-            self._db.execute("pragma synchronous=normal")
-            self._db.executescript(_SCHEMA)
-        except (sqlite3.DatabaseError, OSError) as error:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self._db = _connect(path)
+            except sqlite3.DatabaseError as error:
+                if not repair or isinstance(error, sqlite3.OperationalError):
+                    raise
+                path.replace(path.with_name(path.name + ".broken"))
+                for more in ("-wal", "-shm"):
+                    path.with_name(path.name + more).unlink(missing_ok=True)
+                self._db = _connect(path)
+                self.repaired = True
+        except (sqlite3.Error, OSError) as error:
             raise DeployError(
                 f"{path}: the state file cannot be used: {error}",
-                hint="Run `deploykit down`, then delete the file: what runs is read from the runtime, not from it.",
+                hint="`deploykit down` works all the same, and puts a broken file aside.",
             ) from error
 
     def close(self) -> None:

@@ -40,20 +40,28 @@ class Gateway:
         Raises PortInUse, ProxyFailed; nginx then goes on with what it had.
         """
         with self._lock:
-            merged = {**self._routes, **{r.service: r for r in routes}}
-            text = render([merged[name] for name in sorted(merged)], self._settings())
-            listens = self._wanted(merged.values())
-            if not listens:
-                self._routes = merged
-                return False
-            if listens != self._listens:
-                self.host.ensure(self._project, listens, text)
-            elif text != self._installed:
-                self.host.install(self._project.name, text)
-            else:
-                return False
-            self._routes, self._installed, self._listens = merged, text, listens
-            return True
+            return self._tell({**self._routes, **{r.service: r for r in routes}})
+
+    def forget(self, service: str) -> None:
+        """Take a service's route and ports out of nginx. A service that was never routed is fine."""
+        with self._lock:
+            if service in self._routes:
+                self._tell({name: r for name, r in self._routes.items() if name != service})
+
+    def _tell(self, merged: dict[str, Route]) -> bool:
+        text = render([merged[name] for name in sorted(merged)], self._settings())
+        listens = self._wanted(merged.values())
+        if not listens:
+            self._routes = merged
+            return False
+        if listens != self._listens:
+            self.host.ensure(self._project, listens, text)
+        elif text != self._installed:
+            self.host.install(self._project.name, text)
+        else:
+            return False
+        self._routes, self._installed, self._listens = merged, text, listens
+        return True
 
     def config(self) -> str:
         """The configuration nginx was last given."""

@@ -45,7 +45,7 @@ class ProxyHost(Protocol):
         ...
 
     def install(self, project: str, config: str) -> None:
-        """Check `config` (nginx -t), put it in place atomically and reload. Raises ProxyFailed; the old one stays then."""
+        """Check `config` (nginx -t), put it in place atomically and reload. Raises ProxyFailed; the old one stays."""
         ...
 
     def running(self, project: str) -> bool: ...
@@ -73,8 +73,11 @@ class ProxyHost(Protocol):
 class Runtime(Protocol):
     """Runs replicas. Every method may be called from several threads at once."""
 
-    name: str
-    proxy: ProxyHost
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def proxy(self) -> ProxyHost: ...
 
     def ping(self) -> str:
         """One line that says what answers (for `doctor`, `version`). Raises RuntimeUnavailable with what to do."""
@@ -85,7 +88,7 @@ class Runtime(Protocol):
         ...
 
     def build(self, project: Project, service: Service, on_line: Lines) -> str:
-        """Make the service's image from its Dockerfile; returns its reference (content-addressed). Raises BuildFailed."""
+        """Make the service's image from its Dockerfile; returns its content-addressed name. Raises BuildFailed."""
         ...
 
     def resolve(self, service: Service, on_line: Lines) -> str:
