@@ -53,6 +53,8 @@ def demo(app: App, rate: float, settle: float, report_path: Path | None) -> None
         screen.event(event)
 
     with writing(folder, "demo"):
+        for stale in folder.glob("state.db*"):  # every performance starts at v1
+            stale.unlink()
         deployment = Deployment(runtime, project, emit)
         signal.signal(signal.SIGTERM, _interrupt)
         click.echo(f"deploykit demo on {runtime.ping()}", err=True)

@@ -88,7 +88,7 @@ def _http_globals(settings: Settings) -> list[str]:
     return [
         *temp,
         settings.log_format,
-        f'access_log "{settings.access_log}" deploykit buffer={settings.log_buffer} flush=200ms;',
+        f'access_log "{settings.access_log}" deploykit buffer={settings.log_buffer} flush=100ms;',
         "server_tokens off;",
         "client_max_body_size 64m;",
         "keepalive_timeout 75s;",

@@ -23,10 +23,11 @@ NAME = "deploykit-demo"
 
 @dataclass(frozen=True)
 class Script:
-    """``rate`` is requests/s; ``settle`` the seconds of plain traffic after each change."""
+    """``rate`` is requests/s; ``settle`` and, after the bad version, ``recovery`` are seconds of plain traffic."""
 
     rate: float = 200.0
     settle: float = 5.0
+    recovery: float = 10.0
 
 
 def stage_project(project: Project, home: Path) -> Project:
@@ -106,7 +107,7 @@ class Play:
     def _bad(self) -> None:
         act = self.board.begin("a bad version: v3, 20% errors")
         ended = self._roll({"COLOR": "red", "VERSION": "v3", "ERROR_RATE": "0.2"})
-        self._settle()
+        self._settle(self.script.recovery)
         caught = "" if act.detected is None else f" {act.detected:.1f}s after its first traffic"
         self.board.end(f"v3 {ended.phase}{caught}")
 
@@ -126,9 +127,9 @@ class Play:
     def _current(self) -> Service:
         return self.deployment.project.services[SERVICE]
 
-    def _settle(self) -> None:
+    def _settle(self, seconds: float | None = None) -> None:
         """Steady traffic for a while: what the act did is seen in the numbers before the next begins."""
-        deadline = time.monotonic() + self.script.settle
+        deadline = time.monotonic() + (self.script.settle if seconds is None else seconds)
         while time.monotonic() < deadline:
             time.sleep(0.1)
             if self.load.pid is not None and self.load.wait(0):

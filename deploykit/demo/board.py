@@ -53,6 +53,7 @@ class Board:
     failed: int = 0
     canary_since: float | None = None
     began: float = 0.0
+    on_act: Callable[[Act], None] | None = None
 
     def __post_init__(self) -> None:
         self.began = self.clock()
@@ -65,6 +66,8 @@ class Board:
     def begin(self, title: str) -> Act:
         act = Act(len(self.acts) + 1, title, self.now)
         self.acts.append(act)
+        if self.on_act is not None:
+            self.on_act(act)
         return act
 
     def end(self, outcome: str) -> None:

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from deploykit.demo.board import Board
+from deploykit.demo.board import Act, Board
 from deploykit.events import Event
 from deploykit.views.rollout import bar
 from deploykit.views.sinks import SIGNS
@@ -31,7 +31,8 @@ class Screen:
         self._stop = threading.Event()
         self._context: Live | None = None
         self._thread: threading.Thread | None = None
-        self._shown_act = 0
+        if not self._live:
+            board.on_act = self._act
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -58,13 +59,13 @@ class Screen:
             self._out.write(f"  {self._board.now:6.1f}s  {event.text}{cause}\n")
             self._out.flush()
 
+    def _act(self, act: Act) -> None:
+        self._out.write(f"\nAct {act.number}: {act.title}\n")
+        self._out.flush()
+
     def _lines(self) -> None:
         while not self._stop.wait(0.5):
             board = self._board
-            if board.acts and board.acts[-1].number != self._shown_act:
-                act = board.acts[-1]
-                self._shown_act = act.number
-                self._out.write(f"\nAct {act.number}: {act.title}\n")
             if board.samples and len(board.samples) % 3 == 0:
                 self._out.write(f"  {board.now:6.1f}s  {traffic_line(board)}\n")
                 self._stop.wait(0.6)

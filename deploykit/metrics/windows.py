@@ -9,7 +9,7 @@ from deploykit.core.histogram import bucket
 from deploykit.core.window import Window
 from deploykit.metrics.access_log import Hit, parse
 
-LAG = 1.0  # seconds a second stays open after its end: nginx flushes its log buffer up to that late
+LAG = 0.4  # seconds a second stays open after its end: nginx flushes its log buffer every 100 ms
 AHEAD = 2  # seconds a line's clock may run ahead of ours
 LONGEST_GAP = 60  # silent seconds reported one by one; a longer gap (the machine slept) is skipped
 

@@ -87,7 +87,7 @@ def test_the_status_that_is_not_json() -> None:
 
 
 def test_seconds_close_after_the_lag_and_in_order() -> None:
-    aggregator = WindowAggregator()
+    aggregator = WindowAggregator(lag=1.0)
     assert aggregator.feed([line(100.2), line(100.9)], now=101.5) == []
     assert aggregator.feed([line(100.95), line(101.0)], now=101.9) == []
     (first,) = aggregator.feed([], now=102.0)
@@ -99,13 +99,13 @@ def test_seconds_close_after_the_lag_and_in_order() -> None:
 
 
 def test_without_a_clock_the_log_rules() -> None:
-    aggregator = WindowAggregator()
+    aggregator = WindowAggregator(lag=1.0)
     assert [s.second for s in aggregator.feed([line(100.2), line(103.5)])] == [100, 101]
     assert [s.second for s in aggregator.flush()] == [102, 103]
 
 
 def test_a_late_line_is_counted_not_lost() -> None:
-    aggregator = WindowAggregator()
+    aggregator = WindowAggregator(lag=1.0)
     aggregator.feed([line(100.2)], now=102.0)
     aggregator.feed([line(100.3)], now=102.5)
     assert sum(s.window("web", "stable").requests for s in aggregator.flush()) == 1
