@@ -98,7 +98,11 @@ class App:
         ):
             yield deployment
 
-    def service_url(self, name: str) -> str:
-        """For `load`: where `name` is reached."""
+    def service_url(self, name: str | None) -> str:
+        """For `load`: where `name` is reached; without a name, the first service that publishes HTTP."""
         with self.deployment() as deployment:
-            return deployment.url(name)
+            services = deployment.project.services
+            names = [name] if name else [n for n, s in services.items() if s.http_port is not None]
+            if not names:
+                raise NotFound(f"no service of {deployment.project.name} publishes an HTTP port")
+            return deployment.url(names[0])

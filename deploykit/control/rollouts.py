@@ -106,8 +106,7 @@ class RolloutRunner:
     def _announce(self, old: Rollout, new: Rollout) -> None:
         kind, text = f"rollout.{new.phase}", f"{new.service}: {new.phase} {new.canary_label}"
         if new.phase == "progressing":
-            kind, text = "rollout.weight", f"{new.service}: {new.canary_label} gets {new.weight:g}%"
-            cause = new.reason if old.weight != new.weight else f"step {new.step + 1} of {len(new.steps)}"
+            kind, text, cause = _progress(old, new)
         else:
             cause = new.reason
         data = {"weight": new.weight, "step": new.step, "phase": new.phase, "verdict": new.verdict}
@@ -129,6 +128,17 @@ class RolloutRunner:
                 details=error.details,
             ) from error
         self._on_look(self._rollout)
+
+
+def _progress(old: Rollout, new: Rollout) -> tuple[str, str, str]:
+    """Kind, text and cause of an event about a rollout that goes on."""
+    if new.weight != old.weight:
+        return "rollout.weight", f"{new.service}: {new.canary_label} gets {new.weight:g}%", new.reason
+    step = new.current
+    if step is not None and step.pause is not None:
+        how_long = "until promoted" if new.waits_for_promote else f"for {step.pause:g}s at least"
+        return "rollout.hold", f"{new.service}: holds at {new.weight:g}% {how_long}", "a pause step"
+    return "rollout.progressing", f"{new.service}: goes on at {new.weight:g}%", new.reason
 
 
 def _count(counts: Counts, canary: Window, stable: Window) -> Counts:

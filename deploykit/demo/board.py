@@ -78,7 +78,8 @@ class Board:
     def event(self, event: Event) -> None:
         with self._lock:
             self.events.append((self.now, event))
-            self.recent.append(event)
+            if event.kind != "image.progress":
+                self.recent.append(event)
 
     def look(self, rollout: Rollout) -> None:
         """Where the rollout stands; notes when its canary first had traffic and when it was caught."""
