@@ -1,155 +1,144 @@
-"""colors: a small app that shows which version and which replica answered, and that can be made sick on purpose.
-
-Environment: COLOR, VERSION, REPLICA; faults ERROR_RATE (0-1), LATENCY_MS, LATENCY_JITTER_MS. With FAULTS=1 the
-faults can also be set at run time (`POST /fault`), and `/panic` ends the process. Faults touch `/` and `/work`, never
-the probes.
-"""
+"""colors: answers with the colour of its version, and fails or dawdles as told. A service to try rollouts on."""
 
 from __future__ import annotations
 
+import html
+import math
 import os
-import random
+import re
 import socket
-import threading
 import time
-from collections import Counter
-from html import escape
-from typing import Any
+from pathlib import Path
 
-from flask import Flask, Response, jsonify, request
+from faults import BadFault, Faults, from_environment
+from flask import Flask, Response, g, jsonify, request
+from traffic import Traffic
+from werkzeug.exceptions import HTTPException
 
-app = Flask(__name__)
-
-COLOR = os.environ.get("COLOR", "blue")
-VERSION = os.environ.get("VERSION", "v1")
+SERVICE = "colors"
+COLOR = os.environ.get("COLOR") or "blue"
+VERSION = os.environ.get("VERSION") or "v1"
 REPLICA = os.environ.get("REPLICA") or socket.gethostname()
-SWITCHED_ON = os.environ.get("FAULTS") == "1"
+FAULTS_ON = os.environ.get("FAULTS") == "1"
+
+USER_PATHS = ("/", "/work", "/greet")  # faults strike here
+PROBES = ("/healthz", "/readyz", "/metrics")  # never counted, never struck
 SHOWN = ("COLOR", "VERSION", "ERROR_RATE", "LATENCY_MS", "LATENCY_JITTER_MS", "PORT", "REPLICA")
-BOUNDS = {"error_rate": 1.0, "latency_ms": 60_000.0, "latency_jitter_ms": 60_000.0, "for_s": 86_400.0}
-STARTED = time.monotonic()
+LONGEST_DELAY_S = 60.0
+LONGEST_WORK_MS = 10_000.0
+PANIC_STATUS = 3  # gunicorn ends as a whole when its worker exits with this, instead of starting another
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{color} {version}</title>
-<style>body{{margin:0;min-height:100vh;display:grid;place-content:center;text-align:center;font:1.1rem system-ui;
-background:{color};color:#fff;text-shadow:0 1px 3px #0009}}h1{{font-size:5rem;margin:0}}p{{opacity:.9}}</style>
-<h1>{version}</h1><p>{color}, answered by {replica}</p></html>"""
-
-
-class Faults:
-    """What is wrong with this replica at the moment."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until = 0.0
-        self.reset()
-
-    def reset(self) -> None:
-        with self._lock:
-            self._until = 0.0
-            self._now = {
-                "error_rate": _number("ERROR_RATE"),
-                "latency_ms": _number("LATENCY_MS"),
-                "latency_jitter_ms": _number("LATENCY_JITTER_MS"),
-            }
-
-    def set(self, wanted: dict[str, float]) -> None:
-        seconds = wanted.pop("for_s", 0.0)
-        with self._lock:
-            self._now = {**self._now, **wanted}
-            self._until = time.monotonic() + seconds if seconds else 0.0
-
-    def now(self) -> dict[str, float]:
-        if self._until and time.monotonic() > self._until:
-            self.reset()
-        return self._now
+faults = Faults(from_environment(os.environ))
+traffic = Traffic()
+page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+app = Flask(__name__, static_folder=None)
+app.config["MAX_CONTENT_LENGTH"] = 16 * 1024
+app.json.compact = True  # type: ignore[attr-defined]
 
 
-def _number(name: str) -> float:
+def refuse(status: int, message: str) -> Response:
+    answer = jsonify(error=message, service=SERVICE, replica=REPLICA)
+    answer.status_code = status
+    return answer
+
+
+def identity() -> dict[str, str]:
+    return {"color": COLOR, "version": VERSION, "replica": REPLICA, "service": SERVICE}
+
+
+def number(text: str, highest: float) -> float | None:
+    """A number from 0 to `highest`, or None."""
     try:
-        return max(0.0, float(os.environ.get(name) or 0))
+        value = float(text)
     except ValueError:
-        return 0.0
-
-
-class Tally:
-    """Requests by status, and those in flight."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.by_status: Counter[int] = Counter()
-        self.in_flight = 0
-
-    def enter(self) -> None:
-        with self._lock:
-            self.in_flight += 1
-
-    def leave(self, status: int) -> None:
-        with self._lock:
-            self.in_flight -= 1
-            self.by_status[status] += 1
-
-
-faults = Faults()
-tally = Tally()
+        return None
+    return value if math.isfinite(value) and 0 <= value <= highest else None
 
 
 @app.before_request
-def count_in() -> None:
-    tally.enter()
-
-
-@app.after_request
-def count_out(response: Response) -> Response:
-    tally.leave(response.status_code)
-    return response
-
-
-def sick() -> Response | None:
-    """Be slow and fail as the faults say; None when this request is to be answered well."""
-    now = faults.now()
-    jitter = now["latency_jitter_ms"]
-    delay = now["latency_ms"] + (random.uniform(-jitter, jitter) if jitter else 0.0)
-    if delay > 0:
-        time.sleep(delay / 1000)
-    if random.random() < now["error_rate"]:
-        return fail(500, "this request was chosen to fail (error_rate)")
+def begin() -> Response | None:
+    if request.path not in PROBES:
+        g.counted = True
+        traffic.begin()
+    if request.path in USER_PATHS and faults.strike():
+        return refuse(500, "a fault, as told by error_rate")
     return None
 
 
-def fail(status: int, why: str) -> Response:
-    response = jsonify(error=why, version=VERSION, replica=REPLICA)
-    response.status_code = status
-    return response
+@app.after_request
+def end(answer: Response) -> Response:
+    if g.pop("counted", False):
+        status = answer.status_code
+        answer.call_on_close(lambda: traffic.end(status))
+    if traffic.draining:
+        answer.headers["Connection"] = "close"
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+@app.errorhandler(HTTPException)
+def problem(error: HTTPException) -> Response:
+    answer = refuse(error.code or 500, error.name)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            answer.headers[name] = value
+    return answer
 
 
 @app.get("/")
-def index() -> Response:
-    bad = sick()
-    if bad is not None:
-        return bad
+def root() -> Response:
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return Response(PAGE.format(color=escape(COLOR), version=escape(VERSION), replica=escape(REPLICA)))
-    return jsonify(service="colors", color=COLOR, version=VERSION, replica=REPLICA)
+        safe = COLOR if re.fullmatch(r"[A-Za-z]{1,30}|#[0-9A-Fa-f]{3,8}", COLOR) else "gray"
+        values = {**identity(), "paint": safe}
+        text = re.sub(r"\{\{(\w+)\}\}", lambda found: html.escape(values[found[1]]), page)
+        answer = Response(text, content_type="text/html; charset=utf-8")
+    elif "name" in request.args:
+        answer = greet()
+    else:
+        answer = jsonify(identity())
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+@app.get("/greet")
+def greet() -> Response:
+    name = request.args.get("name", "").strip()[:100] or "world"
+    return jsonify(greeting=f"Hello, {name}!", **identity())
 
 
 @app.get("/version")
 def version() -> Response:
-    return jsonify(version=VERSION)
+    return jsonify(identity())
 
 
 @app.get("/healthz")
-@app.get("/readyz")
-def probe() -> Response:
+def healthz() -> Response:
     return jsonify(status="ok")
+
+
+@app.get("/readyz")
+def readyz() -> Response:
+    return refuse(503, "draining") if traffic.draining else jsonify(status="ready")
 
 
 @app.get("/metrics")
 def metrics() -> Response:
-    lines = ["# TYPE http_requests_total counter"]
-    lines += [f'http_requests_total{{status="{s}"}} {n}' for s, n in sorted(tally.by_status.items())]
-    lines += ["# TYPE http_requests_in_flight gauge", f"http_requests_in_flight {tally.in_flight}"]
-    lines += ["# TYPE uptime_seconds gauge", f"uptime_seconds {time.monotonic() - STARTED:.3f}"]
-    return Response("\n".join(lines) + "\n", mimetype="text/plain")
+    def quoted(value: str) -> str:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+    labels = ",".join(f'{name}="{quoted(value)}"' for name, value in identity().items())
+    lines = [
+        "# HELP http_requests_total User requests answered, by status.",
+        "# TYPE http_requests_total counter",
+        *(f'http_requests_total{{{labels},status="{s}"}} {n}' for s, n in traffic.by_status().items()),
+        "# HELP http_requests_in_flight User requests being answered.",
+        "# TYPE http_requests_in_flight gauge",
+        f"http_requests_in_flight{{{labels}}} {traffic.in_flight}",
+        "# HELP uptime_seconds Seconds since the replica started.",
+        "# TYPE uptime_seconds gauge",
+        f"uptime_seconds{{{labels}}} {time.monotonic() - traffic.started:.3f}",
+    ]
+    return Response("\n".join(lines) + "\n", content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @app.get("/env")
@@ -159,76 +148,58 @@ def env() -> Response:
 
 @app.get("/headers")
 def headers() -> Response:
-    return jsonify(dict(request.headers))
+    return jsonify(headers={name.lower(): value for name, value in request.headers.items()})
 
 
 @app.get("/delay/<seconds>")
 def delay(seconds: str) -> Response:
-    try:
-        wait = float(seconds)
-    except ValueError:
-        return fail(400, "delay takes seconds, for example /delay/1.5")
-    if not 0 <= wait <= 60:
-        return fail(400, "delay takes 0 to 60 seconds")
+    wait = number(seconds, LONGEST_DELAY_S)
+    if wait is None:
+        return refuse(400, f"seconds must be a number from 0 to {LONGEST_DELAY_S:g}")
     time.sleep(wait)
-    return jsonify(delayed_s=wait, version=VERSION, replica=REPLICA)
+    return jsonify(delayed_s=wait, **identity())
 
 
-@app.get("/status/<int:code>")
-def status(code: int) -> Response:
-    if not 200 <= code <= 599:
-        return fail(400, "status takes 200 to 599")
-    response = jsonify(status=code, version=VERSION, replica=REPLICA)
-    response.status_code = code
-    return response
+@app.get("/status/<code>")
+def status(code: str) -> Response:
+    if not re.fullmatch(r"[2-5][0-9][0-9]", code):
+        return refuse(400, "the code must be from 200 to 599")
+    answer = Response() if code in ("204", "205", "304") else jsonify(status=int(code), **identity())
+    answer.status_code = int(code)
+    return answer
 
 
 @app.get("/work")
 def work() -> Response:
-    bad = sick()
-    if bad is not None:
-        return bad
-    try:
-        wanted = float(request.args.get("ms", "10"))
-    except ValueError:
-        return fail(400, "ms takes a number, for example /work?ms=50")
-    if not 0 <= wanted <= 10_000:
-        return fail(400, "ms takes 0 to 10000")
-    end = time.thread_time() + wanted / 1000
+    """Keep a processor busy for ``ms`` milliseconds."""
+    wished = number(request.args.get("ms", "10"), LONGEST_WORK_MS)
+    if wished is None:
+        return refuse(400, f"ms must be a number from 0 to {LONGEST_WORK_MS:g}")
+    deadline = time.perf_counter() + wished / 1000
     rounds = 0
-    while time.thread_time() < end:
+    while time.perf_counter() < deadline:
         rounds += 1
-    return jsonify(worked_ms=wanted, rounds=rounds, version=VERSION, replica=REPLICA)
+    return jsonify(worked_ms=wished, rounds=rounds, **identity())
 
 
-@app.route("/fault", methods=["GET", "POST", "DELETE"])
 def fault() -> Response:
-    if not SWITCHED_ON:
-        return fail(404, "not found")
-    if request.method == "DELETE":
-        faults.reset()
+    """GET shows, POST changes, DELETE resets."""
     if request.method == "POST":
-        wanted, problem = checked(request.get_json(silent=True))
-        if problem:
-            return fail(400, problem)
-        faults.set(wanted)
-    return jsonify(replica=REPLICA, **faults.now())
+        if not request.is_json:  # also keeps forms of other sites out
+            return refuse(415, "send application/json")
+        try:
+            faults.change(request.get_json())
+        except BadFault as error:
+            return refuse(400, str(error))
+    elif request.method == "DELETE":
+        faults.reset()
+    return jsonify(replica=REPLICA, **faults.show())
 
 
-def checked(body: Any) -> tuple[dict[str, float], str]:
-    """The numbers of a fault, or what is wrong with them."""
-    if not isinstance(body, dict) or not body:
-        return {}, f"send a JSON object with some of {', '.join(BOUNDS)}"
-    for name, value in body.items():
-        if name not in BOUNDS:
-            return {}, f"{name} is not known; known are {', '.join(BOUNDS)}"
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= BOUNDS[name]:
-            return {}, f"{name} takes a number from 0 to {BOUNDS[name]:g}"
-    return {name: float(value) for name, value in body.items()}, ""
-
-
-@app.get("/panic")
 def panic() -> Response:
-    if not SWITCHED_ON:
-        return fail(404, "not found")
-    os._exit(3)
+    os._exit(PANIC_STATUS)
+
+
+if FAULTS_ON:
+    app.add_url_rule("/fault", view_func=fault, methods=["GET", "POST", "DELETE"])
+    app.add_url_rule("/panic", view_func=panic, methods=["GET", "POST"])
