@@ -71,17 +71,15 @@ def test_wrong_usage(tiny: Tiny, arguments: tuple[str, ...], message: str) -> No
 
 
 def test_reading_and_ending_what_is_not_up(tiny: Tiny) -> None:
-    assert lines(tiny.ok("ps").out) == [tiny.run("ps").out.strip("\n")]
+    assert len(lines(tiny.ok("ps").out)) == 1
     assert tiny.ok("ps", "--format", "json").out.strip() == "[]"
     assert tiny.ok("logs").out == ""
     tiny.ok("down")
-    for verb in ("status", "pause", "resume", "promote", "abort"):
+    for verb in ("status", "abort"):
         said = tiny.run("rollout", verb, "web")
         assert (said.code, lines(said.err)[0]) == (1, "error: web has had no rollout")
-    assert (tiny.run("scale", "web=2").code, tiny.run("scale", "web=2").err) == (
-        1,
-        "error: service 'web' is not up\n       Run `deploykit up -d` first.\n",
-    )
+    said = tiny.run("scale", "web=2")
+    assert (said.code, said.err) == (1, "error: service 'web' is not up\n       Run `deploykit up -d` first.\n")
 
 
 @pytest.mark.parametrize(
