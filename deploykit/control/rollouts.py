@@ -99,7 +99,8 @@ class RolloutRunner:
         old, self._rollout = self._rollout, new
         self._deployment.store.save_rollout(new)
         if (new.step, new.phase, new.weight) != (old.step, old.phase, old.weight):
-            self._judge = judge.new_step(self._judge)
+            if new.weight != old.weight:
+                self._judge = judge.new_step(self._judge)
             self._announce(old, new)
         self._on_look(new)
 
