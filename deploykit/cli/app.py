@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import writing
-from deploykit.errors import NotFound, RuntimeUnavailable
+from deploykit.errors import DeployError, NotFound, RuntimeUnavailable
 from deploykit.events import Sink
 from deploykit.runtimes.base import Runtime
 from deploykit.spec.model import Project
