@@ -68,11 +68,12 @@ def demo(app: App, rate: float, settle: float, report_path: Path | None) -> None
             _leave_nothing(play.load.close, deployment)
     config = deployment.gateway.config()
     path = report_path or folder / "report.html"
-    path.write_text(render_report(report_data(board, runtime=runtime.name, config=config)), encoding="utf-8")
+    missed = shortfalls(board)
+    data = report_data(board, runtime=runtime.name, config=config, missed=missed)
+    path.write_text(render_report(data), encoding="utf-8")
     console = Console(file=sys.stdout)
     console.width = max(console.width, 118) if not console.is_terminal else console.width
     console.print(summary(board))
-    missed = shortfalls(board)
     click.echo(f"Report: {path}")
     runtime.close()
     if missed:

@@ -93,15 +93,14 @@ class Board:
         rollout = self.rollout
         self.requests += second.requests
         self.failed += second.failed
-        running = rollout is not None and not rollout.over
         self.samples.append(
             Sample(
                 self.now,
                 second,
                 rollout.weight if rollout else 0.0,
                 self.replicas(),
-                rollout.evidence_abort if rollout and running else 0.0,
-                rollout.evidence_promote if rollout and running else 0.0,
+                rollout.evidence_abort if rollout else 0.0,
+                rollout.evidence_promote if rollout else 0.0,
             )
         )
 

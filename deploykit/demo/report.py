@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from deploykit.demo.board import Board, Sample
 from deploykit.views.report import Act, Moment, ReportData, Series
@@ -10,8 +10,8 @@ from deploykit.views.report import Act, Moment, ReportData, Series
 MARKED = ("rollout.started", "rollout.promoted", "rollout.aborted", "service.scaled")
 
 
-def report_data(board: Board, *, runtime: str, config: str) -> ReportData:
-    """All that the report shows; times are seconds since the demo began."""
+def report_data(board: Board, *, runtime: str, config: str, missed: Sequence[str] = ()) -> ReportData:
+    """All that the report shows; times are seconds since the demo began. ``missed``: promises that were not kept."""
     acts = []
     for act in board.acts:
         requests, failed = board.totals(act)
@@ -20,8 +20,8 @@ def report_data(board: Board, *, runtime: str, config: str) -> ReportData:
     total, failed = board.requests, board.failed
     return ReportData(
         title="deploykit demo",
-        verdict="passed" if len(acts) == 4 and all(a.ended for a in board.acts) else "not finished",
-        reason=f"{failed:,} of {total:,} requests failed, all acts together",
+        verdict="failed" if missed else "passed",
+        reason="; ".join(missed) or f"{failed:,} of {total:,} requests failed, all acts together",
         subtitle=f"runtime {runtime}, {len(board.samples)} seconds of traffic",
         acts=acts,
         series=_series(board.samples),
