@@ -70,8 +70,6 @@ def end(answer: Response) -> Response:
     if g.pop("counted", False):
         status = answer.status_code
         answer.call_on_close(lambda: traffic.end(status))
-    if traffic.draining:
-        answer.headers["Connection"] = "close"
     answer.headers["Cache-Control"] = "no-store"
     return answer
 

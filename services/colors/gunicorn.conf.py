@@ -27,6 +27,7 @@ def post_worker_init(worker):
     def on_term(number, frame):
         if not traffic.draining:
             traffic.draining = True
+            worker.cfg.set("keepalive", 0)  # every further answer says `Connection: close`
             threading.Thread(target=drain, daemon=True).start()
 
     signal.signal(signal.SIGTERM, on_term)
