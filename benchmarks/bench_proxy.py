@@ -64,7 +64,10 @@ def rows(rounds: int, seconds: float) -> list[Row]:
     )
     return [
         *(compare(f"requests/s, {what}", seen[a], seen[b], "/s", generator) for a, b, what in pairs),
-        *(compare(f"nginx CPU, {what}", cpu[a], cpu[b], "us/request", "steadier") for a, b, what in pairs),
+        *(
+            compare(f"nginx CPU, {what}", cpu[a], cpu[b], "us/request", "less noisy than requests/s")
+            for a, b, what in pairs
+        ),
     ]
 
 

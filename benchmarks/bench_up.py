@@ -10,10 +10,11 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import docker
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 
 from benchmarks import image
 from benchmarks.rows import Row, compare, interleave, show
@@ -140,5 +141,10 @@ def _floor(client: docker.DockerClient) -> float:
             return time.perf_counter() - began
     finally:
         with ThreadPoolExecutor(REPLICAS) as pool:
-            list(pool.map(lambda each: client.api.remove_container(each, force=True), made))
+            list(pool.map(lambda name: _remove(client, name), made))
         network.remove()
+
+
+def _remove(client: docker.DockerClient, name: str) -> None:
+    with suppress(NotFound):
+        client.api.remove_container(name, force=True)
