@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from deploykit.cli.app import App
-from deploykit.cli.project import pass_app
+from deploykit.cli.options import pass_app
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import writing
 from deploykit.errors import DeployError, UsageError

@@ -123,7 +123,7 @@ Or watch all of it: deploykit demo"""
     default="auto",
     help="How progress is shown (on stderr).",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, start and stop nothing (images are built).")
 @click.version_option(__version__, prog_name="deploykit")
 @click.pass_context
 def cli(

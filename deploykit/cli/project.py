@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from deploykit.cli.app import App
+from deploykit.cli.attended import run_rollout
+from deploykit.cli.options import as_format, pass_app
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import holder
 from deploykit.core.replica import Replica
 from deploykit.errors import UsageError
 from deploykit.views.tables import ago, print_json, print_table
-
-pass_app = click.make_pass_decorator(App)
-as_format = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="Output form.")
 
 
 def pairs(values: tuple[str, ...], what: str) -> dict[str, int]:
@@ -38,8 +37,6 @@ def pairs(values: tuple[str, ...], what: str) -> dict[str, int]:
 @pass_app
 def up(app: App, services: tuple[str, ...], detach: bool, scale: tuple[str, ...], no_build: bool) -> None:
     """Build, start and route the services; a changed service moves to its new version by its strategy."""
-    from deploykit.cli.rollout import run_rollout
-
     sizes = pairs(scale, "--scale")
     with app.changing("up") as deployment:
         _warn(deployment)
@@ -66,7 +63,6 @@ def _warn(deployment: Deployment) -> None:
 
 
 def _print_up_plan(deployment: Deployment, services: tuple[str, ...], sizes: dict[str, int]) -> None:
-    deployment.runtime.prepare(deployment.project)
     seen = deployment.observe()
     for name, service in deployment.project.services.items():
         if services and name not in services:

@@ -6,21 +6,20 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import click
 
 from deploykit.cli.app import App
-from deploykit.cli.project import as_format, pass_app
+from deploykit.cli.attended import run_rollout
+from deploykit.cli.options import as_format, pass_app
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import holder, writing
-from deploykit.control.rollouts import RolloutRunner
 from deploykit.control.versions import with_environment
 from deploykit.core import rollout as rollouts
 from deploykit.core.rollout import Rollout
-from deploykit.errors import DeployError, NotFound, RolloutAborted, UsageError
+from deploykit.errors import DeployError, NotFound, UsageError
 from deploykit.spec.model import RolloutPolicy
 from deploykit.views import rollout as view
 from deploykit.views.tables import ago, print_json, print_table
@@ -29,54 +28,6 @@ from deploykit.views.tables import ago, print_json, print_table
 @click.group()
 def rollout() -> None:
     """Move a service to a new version, a few percent at a time, judged on its traffic."""
-
-
-def run_rollout(app: App, deployment: Deployment, begun: Rollout) -> Rollout:
-    """Run it to its end with live progress. Raises RolloutAborted (exit 3) when the new version was taken back."""
-    try:
-        with _live(app) as show:
-            ended = RolloutRunner(deployment, begun, on_look=show).run()
-    except KeyboardInterrupt:
-        name = begun.service
-        click.echo(f"{name}: the rollout stays where it is; `deploykit rollout resume {name}` or `abort` it", err=True)
-        raise
-    counts = ended.counts
-    if ended.phase == "aborted":
-        raise RolloutAborted(
-            f"{ended.service}: {ended.canary_label} was taken back to {ended.stable_label}: {ended.reason}",
-            hint=f"{counts.hurt:,} of {counts.total:,} users' requests were hurt."
-            f" `deploykit logs {ended.service}` may say why.",
-        )
-    return ended
-
-
-def _live(app: App) -> AbstractContextManager[Any]:
-    """A line that is rewritten on a terminal; a line every 2 s elsewhere."""
-    if app.progress == "quiet" or app.progress == "json":
-        return nullcontext(lambda _: None)
-    if app.progress == "tty" or (app.progress == "auto" and sys.stderr.isatty()):
-        return _TtyLine()
-    last = [0.0]
-
-    def plain(rollout: Rollout) -> None:
-        if time.monotonic() - last[0] >= 2 or rollout.over:
-            last[0] = time.monotonic()
-            click.echo(view.line(rollout), err=True)
-
-    return nullcontext(plain)
-
-
-class _TtyLine:
-    def __enter__(self) -> Any:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=False)
-        self._live.start()
-        return lambda rollout: self._live.update(view.block(rollout))
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
 
 
 @rollout.command(

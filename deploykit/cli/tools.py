@@ -10,7 +10,7 @@ import click
 
 from deploykit import __version__
 from deploykit.cli.app import App
-from deploykit.cli.project import pass_app
+from deploykit.cli.options import pass_app
 from deploykit.errors import DeployError, RuntimeUnavailable
 from deploykit.views.tables import print_json, print_table
 

@@ -54,7 +54,8 @@ def unknown_key(at: Position, key: str, where: str, known: Iterable[str]) -> Spe
     """The error for a key that does not exist under ``where``."""
     names = sorted(known)
     place = f"under {where}" if where else "at the top level"
-    return fail(at, f"unknown key '{key}' {place}{nearest(key, names)}", f"known keys: {', '.join(names)}")
+    near = nearest(key, names)
+    return fail(at, f"unknown key '{key}' {place}{near}", "" if near else f"known keys: {', '.join(names)}")
 
 
 def _describe(document: Map, error: ValidationError) -> tuple[Position, str, str]:

@@ -213,7 +213,7 @@ def test_message(tmp_path: Path, case: str) -> None:
 
 def test_hint_names_the_known_keys_and_details_the_further_faults(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        read(tmp_path, web("build: {contxt: .}", "ports: 80"))
+        read(tmp_path, web("build: {qqq: .}", "ports: 80"))
     assert caught.value.hint.startswith("known keys: additional_contexts, args, ")
     assert caught.value.details == (
         f"{tmp_path / 'compose.yaml'}:5:5: services.web.ports must be a list, not a number",

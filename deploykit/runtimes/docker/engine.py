@@ -40,7 +40,7 @@ class Engine:
                 try:
                     self._client = docker.from_env(max_pool_size=POOL, timeout=TIMEOUT)
                 except (DockerException, requests.RequestException, OSError) as error:
-                    raise RuntimeUnavailable(f"no Docker Engine answers: {error}", hint=HINT) from error
+                    raise RuntimeUnavailable(f"no Docker Engine answers at {self.url}", hint=HINT) from error
             return self._client
 
     @property
