@@ -64,10 +64,7 @@ def rows(rounds: int, seconds: float) -> list[Row]:
     )
     return [
         *(compare(f"requests/s, {what}", seen[a], seen[b], "/s", generator) for a, b, what in pairs),
-        *(
-            compare(f"nginx CPU, {what}", cpu[a], cpu[b], "us/request", "less noisy than requests/s")
-            for a, b, what in pairs
-        ),
+        *(compare(f"nginx CPU, {what}", cpu[a], cpu[b], "us/request", "less noisy") for a, b, what in pairs),
     ]
 
 
@@ -142,7 +139,7 @@ def _free_port() -> int:
 def _generator() -> tuple[client.Load, str]:
     wrk = shutil.which("wrk")
     if wrk is None:
-        return lambda port, seconds: client.run(port, seconds, CONNECTIONS), "own client: a floor, not nginx's ceiling"
+        return lambda port, seconds: client.run(port, seconds, CONNECTIONS), f"own client, {CONNECTIONS} connections"
     return lambda port, seconds: _wrk(wrk, port, seconds), f"wrk, {CONNECTIONS} connections"
 
 
