@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooSlow
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -26,10 +28,13 @@ from deploykit.errors import BuildFailed, RuntimeUnavailable
 from deploykit.runtimes.base import Lines
 
 DEBIAN = "deploykit/debian:bookworm"
+RELEASE = "bookworm"
 PULL_SECONDS = 90.0
 DEBOOTSTRAP_SECONDS = 600
 BUILD_SECONDS = 900
 HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+APT_SOURCES = Path("/etc/apt")
+INDEX_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 FOLDER = Path(__file__).resolve().parents[3] / "services" / "bases"
 
@@ -86,14 +91,22 @@ def _has(client: Any, image: str) -> bool:
 def _pulled(client: Any, image: str, on_line: Lines) -> bool:
     """Try to pull; an engine that cannot reach its registry says so quickly, or is given up on."""
     on_line(f"pulling {image}")
-    pool = ThreadPoolExecutor(1)
-    try:
-        pool.submit(client.api.pull, *image.split(":")).result(timeout=PULL_SECONDS)
-    except (APIError, DockerException, OSError, TooSlow):
-        return False
-    finally:
-        pool.shutdown(wait=False)
-    return _has(client, image)
+    said = [f"no answer within {PULL_SECONDS:.0f}s"]
+
+    def pull() -> None:
+        try:
+            client.api.pull(*image.split(":"))
+            said[0] = "the registry did not have it"
+        except (APIError, DockerException, OSError) as error:
+            said[0] = str(getattr(error, "explanation", None) or error)
+
+    worker = threading.Thread(target=pull, daemon=True)  # one that hangs must not keep the command from ending
+    worker.start()
+    worker.join(PULL_SECONDS)
+    if _has(client, image):
+        return True
+    on_line(f"pulling {image}: {said[0].strip().splitlines()[0][:160]}")
+    return False
 
 
 def _debian(client: Any, on_line: Lines) -> None:
@@ -107,8 +120,8 @@ def _debian(client: Any, on_line: Lines) -> None:
     folder = Path(tempfile.mkdtemp(prefix="deploykit-debian-"))
     try:
         on_line("debootstrap: a minimal Debian (about half a minute)")
-        command = [tool, "--variant=minbase", "bookworm", str(folder / "root")]
-        mirror = os.environ.get("DEPLOYKIT_DEBIAN_MIRROR")
+        command = [tool, "--variant=minbase", RELEASE, str(folder / "root")]
+        mirror = os.environ.get("DEPLOYKIT_DEBIAN_MIRROR") or _mirror(APT_SOURCES)
         done = subprocess.run(  # noqa: S603
             [*command, *([mirror] if mirror else [])],
             capture_output=True,
@@ -125,6 +138,46 @@ def _debian(client: Any, on_line: Lines) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _mirror(folder: Path) -> str | None:
+    """The mirror this machine's apt takes `RELEASE` from, or None: then debootstrap's own default is right."""
+    files = [folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))]
+    lines = (line.split() for text in _texts(files) for line in text.splitlines())
+    for words in ([w for w in found if not w.startswith("[") and not w.endswith("]")] for found in lines):
+        if len(words) >= 4 and words[0] == "deb" and words[2] == RELEASE and "main" in words[3:] and _public(words[1]):
+            return words[1]
+    for text in _texts(sorted(folder.glob("sources.list.d/*.sources"))):
+        for paragraph in re.split(r"\n\s*\n", re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)):
+            fields = {k.lower(): v.split() for k, _, v in (x.partition(":") for x in paragraph.splitlines()) if v}
+            wanted = (("types", "deb"), ("suites", RELEASE), ("components", "main"))
+            if fields.get("enabled") != ["no"] and all(value in fields.get(key, ()) for key, value in wanted):
+                return next((uri for uri in fields.get("uris", ()) if _public(uri)), None)
+    return None
+
+
+def _texts(files: Iterable[Path]) -> list[str]:
+    return [file.read_text(errors="replace") for file in files if file.is_file()]
+
+
+def _public(url: str) -> bool:
+    """Whether a container can use `url` and an image may keep it: http(s), and no password in it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def _arguments(base: Base, environment: Mapping[str, str]) -> dict[str, str]:
+    """Build arguments: the proxies, and for Python the package indexes that this environment names."""
+    found = {name: environment[name] for name in PROXY_VARIABLES if environment.get(name)}
+    if base.name == PYTHON.name:
+        for name in INDEX_VARIABLES:
+            urls = environment.get(name, "").split()
+            if usable := [url for url in urls if _public(url)]:
+                found[name] = " ".join(usable)
+    return found
+
+
 def _import(client: Any, root: Path) -> None:
     shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
     tar = shutil.which("tar") or "tar"
@@ -136,6 +189,9 @@ def _import(client: Any, root: Path) -> None:
             client.api.import_image_from_stream(archive.stdout, repository=repository, tag=tag)
         except APIError as error:
             raise BuildFailed(f"the engine did not take {DEBIAN}: {error.explanation}") from error
+    if archive.returncode != 0:
+        client.images.remove(DEBIAN, force=True)
+        raise BuildFailed(f"tar ended with {archive.returncode} while {DEBIAN} was imported")
 
 
 def _build(client: Any, base: Base, source: str, on_line: Lines) -> str:
@@ -145,7 +201,6 @@ def _build(client: Any, base: Base, source: str, on_line: Lines) -> str:
             f"{base.image} is made from services/bases/{base.name}/Dockerfile, which is not here",
             hint="Run deploykit from a checkout (`pip install -e .`), or build the image under this name yourself.",
         )
-    arguments = {name: os.environ[name] for name in PROXY_VARIABLES if os.environ.get(name)}
     last: list[str] = []
     try:
         for chunk in client.api.build(
@@ -156,7 +211,7 @@ def _build(client: Any, base: Base, source: str, on_line: Lines) -> str:
             forcerm=True,
             decode=True,
             timeout=BUILD_SECONDS,
-            buildargs={**arguments, "BASE": source},
+            buildargs={**_arguments(base, os.environ), "BASE": source},
             labels={"deploykit.base": base.name},
         ):
             if "error" in chunk:
