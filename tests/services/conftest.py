@@ -66,7 +66,7 @@ class App:
     def answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return self.get("/readyz").status_code == 200
+            return self.get("/readyz", headers={"Connection": "close"}).status_code == 200
         except requests.ConnectionError:
             return False
 
