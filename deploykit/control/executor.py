@@ -18,7 +18,7 @@ from deploykit.proxy.gateway import Gateway
 from deploykit.runtimes.base import Runtime
 from deploykit.spec.model import Project, Service
 
-PARALLEL = 10
+PARALLEL = 11  # ten replicas and the route
 
 
 class Executor:
@@ -48,7 +48,7 @@ class Executor:
         return found
 
     def run(self, plan: Plan, *, undo: bool = False) -> None:
-        """Stage by stage; the actions of a stage side by side, at most ten at once.
+        """Stage by stage; the actions of a stage side by side, at most eleven at once.
 
         Raises the first failure of a stage, after its siblings have ended; `undo` goes on though interrupted.
         """
@@ -154,7 +154,9 @@ class Executor:
 
     def route_of(self, action: Action) -> routing.Route:
         service = self.service(action.service)
-        mine = [r for (name, n), r in self._replicas.items() if name == action.service and n not in action.without]
+        mine = [
+            r for (name, n), r in list(self._replicas.items()) if name == action.service and n not in action.without
+        ]
         return routing.route(service, mine, stable=action.stable, canary=action.canary, weight=action.weight)
 
     def _drain(self, actions: Iterable[Action]) -> None:

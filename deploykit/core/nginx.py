@@ -99,13 +99,15 @@ def _http_globals(settings: Settings) -> list[str]:
         "map_hash_bucket_size 128;",
         "map_hash_max_size 16384;",
         'map $http_upgrade $dk_connection { default upgrade; "" ""; }',
-        'map $upstream_addr $dk_server { "~([^ ,]+)$" $1; default ""; }',
     ]
 
 
 def _versions(routes: Sequence[Route]) -> list[str]:
-    """Address to label, for the X-Deploykit-Version header that tells a client who answered."""
-    lines = ["map $dk_server $dk_version {", '    default "";']
+    """Address to label, for the X-Deploykit-Version header that tells a client who answered.
+
+    After a retry $upstream_addr is a list; only then is its last address taken out by the regular expression.
+    """
+    lines = ["map $upstream_addr $dk_version {", "    default $dk_retried;"]
     seen: set[str] = set()
     for route in routes:
         for track in route.tracks:
@@ -113,7 +115,16 @@ def _versions(routes: Sequence[Route]) -> list[str]:
                 if server.address not in seen:
                     seen.add(server.address)
                     lines.append(f'    "{_address(server.address)}" "{_name(server.label)}";')
-    return [*lines, "}"]
+    labels = lines[2:]
+    return [
+        *lines,
+        "}",
+        'map $upstream_addr $dk_last { "~([^ ,]+)$" $1; default ""; }',
+        "map $dk_last $dk_retried {",
+        '    default "";',
+        *labels,
+        "}",
+    ]
 
 
 def _upstream(route: Route, track: Track, *, http: bool) -> list[str]:

@@ -126,7 +126,7 @@ def reconcile(desired: Desired, observed: Iterable[Replica], *, reserved: Iterab
             stops.append(
                 Action("stop", desired.service, "its version is no longer wanted", replica.version, replica.number)
             )
-    return _staged(desired, starts, stops, dead, keeps)
+    return _staged(desired, starts, stops, dead, keeps, first=not alive)
 
 
 def _free_numbers(taken: set[int]) -> Iterator[int]:
@@ -138,14 +138,21 @@ def _free_numbers(taken: set[int]) -> Iterator[int]:
 
 
 def _staged(
-    desired: Desired, starts: list[Action], stops: list[Action], dead: list[Replica], keeps: list[Action]
+    desired: Desired,
+    starts: list[Action],
+    stops: list[Action],
+    dead: list[Replica],
+    keeps: list[Action],
+    *,
+    first: bool,
 ) -> Plan:
     service = desired.service
     stages: list[Stage] = []
     if dead:
         stages.append(Stage(tuple(Action("remove", service, f"it is {r.state}", r.version, r.number) for r in dead)))
     if starts:
-        stages.append(Stage(tuple(starts)))
+        opening = [Action("route", service, "its ports open while the first replicas start")] if first else []
+        stages.append(Stage((*opening, *starts)))
         stages.append(Stage(tuple(_like(a, "await", "started above") for a in starts)))
     route = _route(desired, frozenset(a.number for a in stops), "the replicas or weights above")
     stages.append(Stage((route,)))

@@ -29,6 +29,7 @@ def test_first_start() -> None:
     plan = reconcile(Desired("web", Want("aaa", 2)), [])
     assert text(plan) == expected(
         """
+        route  web: stable none                      # its ports open while the first replicas start
         start  web-1 (aaa)                           # 2 wanted, 0 run
         start  web-2 (aaa)                           # 2 wanted, 0 run
 
@@ -71,6 +72,7 @@ def test_a_dead_replica_is_removed_and_replaced() -> None:
     plan = reconcile(Desired("web", Want("aaa", 1)), [replica(1, state="exited")])
     assert [a.describe() for a in plan.actions] == [
         "remove web-1 (aaa)",
+        "route  web: stable none",
         "start  web-1 (aaa)",
         "await  web-1 (aaa)",
         "route  web: stable aaa",
