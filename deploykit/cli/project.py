@@ -125,7 +125,7 @@ def ps(app: App, services: tuple[str, ...], form: str) -> None:
             version = deployment.store.version(replica.service, replica.version)
             if version is None:
                 return replica.health
-            return "healthy" if ask(replica, version.spec).ready else "unhealthy"
+            return "healthy" if ask(deployment.runtime, replica, version.spec).ready else "unhealthy"
 
         with ThreadPoolExecutor(16) as pool:
             healths = list(pool.map(health, seen))

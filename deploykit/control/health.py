@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from deploykit.core.replica import Replica
 from deploykit.errors import ReplicaFailed
 from deploykit.runtimes.base import Runtime
-from deploykit.spec.model import HealthProbe, Service
+from deploykit.spec.model import Healthcheck, HealthProbe, Service
 
 _BODY_LIMIT = 1 << 20
 
@@ -30,21 +30,38 @@ def port_of(service: Service) -> int:
     return service.expose[0] if service.expose else 0
 
 
-def ask(replica: Replica, service: Service) -> Answer:
+def ask(runtime: Runtime, replica: Replica, service: Service) -> Answer:
     """One look at a replica.
 
-    `x-deploykit.health` asks over HTTP (ready below 400); a Compose healthcheck is the engine's word; a published
-    HTTP service is ready when it answers at all, a TCP one when it accepts a connection; else it only has to run.
+    `x-deploykit.health` asks over HTTP (ready below 400); else a Compose healthcheck is run, unless the engine has
+    just found the replica healthy; else a published HTTP service is ready when it answers at all, a TCP one when it
+    accepts a connection, and any other when it runs.
     """
     probe = service.extension.health
-    if probe is None and service.healthcheck is not None and replica.health != "none":
-        return Answer(replica.health == "healthy", f"its healthcheck says {replica.health}")
+    if probe is None and checked(service.healthcheck):
+        assert service.healthcheck is not None
+        if not replica.running or replica.health == "healthy":
+            return Answer(replica.running, f"it is {replica.state}")
+        return Answer(runtime.check(replica, service.healthcheck), "its healthcheck fails")
     if replica.address is None or not port_of(service):
         return Answer(replica.running, f"it is {replica.state}")
     host, _, port = replica.address.rpartition(":")
     if probe is None and service.http_port is None:
         return _connects(host, int(port))
     return _http(host, int(port), probe)
+
+
+def checked(healthcheck: Healthcheck | None) -> bool:
+    """Whether there is a healthcheck to run."""
+    return healthcheck is not None and healthcheck.test[:1] != ("NONE",)
+
+
+def _patience(service: Service) -> tuple[float, float]:
+    """Seconds until a replica must be ready, and the longest wait between two looks."""
+    probe, check = service.extension.health or HealthProbe(), service.healthcheck
+    if service.extension.health is None and check is not None and checked(check):
+        return max(probe.deadline, check.start_period + check.interval * check.retries), min(1.0, check.interval)
+    return probe.deadline, probe.interval
 
 
 def _connects(host: str, port: int) -> Answer:
@@ -74,12 +91,12 @@ def await_ready(
     runtime: Runtime, replica: Replica, service: Service, *, cancelled: Callable[[], bool] = lambda: False
 ) -> Replica:
     """Ask until `replica` is ready. Raises ReplicaFailed, with its last log lines, when it dies or never gets there."""
-    probe = service.extension.health or HealthProbe()
-    deadline = time.monotonic() + probe.deadline
+    patience, longest = _patience(service)
+    deadline = time.monotonic() + patience
     looked = time.monotonic()
     waited = 0.02
     while True:
-        answer = ask(replica, service)
+        answer = ask(runtime, replica, service)
         if answer.ready:
             return replica
         now = time.monotonic()
@@ -87,11 +104,11 @@ def await_ready(
             looked = now
             replica = _look(runtime, replica)
         if now > deadline:
-            raise _failed(runtime, replica, f"was not ready within {probe.deadline:g}s: {answer.reason}")
+            raise _failed(runtime, replica, f"was not ready within {patience:g}s: {answer.reason}")
         if cancelled():
             raise ReplicaFailed(f"{replica.name}: no longer waited for")
         time.sleep(waited)
-        waited = min(probe.interval, waited * 1.5)
+        waited = min(longest, waited * 1.5)
 
 
 def _look(runtime: Runtime, replica: Replica) -> Replica:

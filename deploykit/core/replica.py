@@ -11,6 +11,17 @@ State = Literal["created", "running", "paused", "restarting", "exited", "dead"]
 Health = Literal["none", "starting", "healthy", "unhealthy"]
 
 
+def check_command(test: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The command of a Compose healthcheck's `test` (NONE, CMD or CMD-SHELL first); None where there is none."""
+    match test:
+        case ("CMD", *words) if words:
+            return tuple(words)
+        case ("CMD-SHELL", text):
+            return ("/bin/sh", "-c", text)
+        case _:
+            return None
+
+
 @dataclass(frozen=True)
 class ReplicaSpec:
     """The recipe of one replica.

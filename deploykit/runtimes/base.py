@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from deploykit.core.replica import Replica, ReplicaSpec
-from deploykit.spec.model import Project, Service
+from deploykit.spec.model import Healthcheck, Project, Service
 
 Lines = Callable[[str], None]
 
@@ -101,6 +101,13 @@ class Runtime(Protocol):
 
     def start(self, spec: ReplicaSpec) -> Replica:
         """Create and start one replica; returns once the process runs (not: is ready). Raises ReplicaFailed."""
+        ...
+
+    def check(self, replica: Replica, healthcheck: Healthcheck) -> bool:
+        """Run the healthcheck's test once where the replica runs: true when it exits with 0 within its timeout.
+
+        An empty `test` is the image's own. On plain processes the replica listens on $PORT, which the test may use.
+        """
         ...
 
     def stop(self, replica: Replica, grace: float) -> None:

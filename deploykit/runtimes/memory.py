@@ -14,7 +14,7 @@ from pathlib import Path
 from deploykit.core.replica import Replica, ReplicaSpec
 from deploykit.errors import BuildFailed, NotFound, PortInUse, ProxyFailed, ReplicaFailed
 from deploykit.runtimes.base import Lines, Listen, ProxyPaths
-from deploykit.spec.model import Project, Service
+from deploykit.spec.model import Healthcheck, Project, Service
 
 _WAIT_SECONDS = 0.02
 
@@ -190,6 +190,9 @@ class MemoryRuntime:
     def crash(self, project: str, name: str, exit_code: int = 1) -> None:
         """Have a replica die of itself."""
         self._end(project, name, exit_code, f"{name} crashed")
+
+    def check(self, replica: Replica, healthcheck: Healthcheck) -> bool:
+        return replica.version not in self.unhealthy
 
     def stop(self, replica: Replica, grace: float) -> None:
         self.stopped.append((replica.name, grace))

@@ -19,7 +19,7 @@ from deploykit.spec.model import Project, Service
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryRuntime:
-    def ask(replica: Replica, _: Service) -> health.Answer:
+    def ask(_runtime: MemoryRuntime, replica: Replica, _: Service) -> health.Answer:
         return health.Answer(replica.running and replica.health != "unhealthy", f"it is {replica.health}")
 
     monkeypatch.setattr(health, "ask", ask)

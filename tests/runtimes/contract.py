@@ -23,7 +23,7 @@ import pytest
 from deploykit.core.replica import Replica, ReplicaSpec
 from deploykit.errors import BuildFailed, NotFound, PortInUse, ProxyFailed, ReplicaFailed
 from deploykit.runtimes.base import Listen, Runtime
-from deploykit.spec.model import Build, Port, Position, Project, Service
+from deploykit.spec.model import Build, Healthcheck, Port, Position, Project, Service
 
 APP = """\
 import http.server, os, signal, sys, threading, time
@@ -315,6 +315,25 @@ class RealRuntimeContract(RuntimeContract):
     def test_no_port_no_address(self, runtime: Runtime, project: Project, image: str) -> None:
         spec = replace(self.spec(project, image), port=0)
         assert runtime.start(spec).address is None
+
+    def test_check_runs_the_healthchecks_own_test(self, runtime: Runtime, project: Project, image: str) -> None:
+        replica = runtime.start(self.spec(project, image))
+
+        def passes(*test: str, timeout: float = 5.0) -> bool:
+            return runtime.check(replica, Healthcheck(test, timeout=timeout))
+
+        ask = "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'])"
+        assert eventually(lambda: passes("CMD", "python", "-c", ask))
+        assert not passes("CMD", "python", "-c", "raise SystemExit(1)")
+        assert passes("CMD-SHELL", 'test -n "$PORT"')
+        assert not passes("CMD-SHELL", "exit 3")
+        assert not passes("CMD", "no-such-program")
+        assert passes("NONE")
+        began = time.monotonic()
+        assert not passes("CMD-SHELL", "sleep 30", timeout=0.5)
+        assert time.monotonic() - began < 5
+        runtime.stop(replica, 5.0)
+        runtime.remove(replica)
 
     def test_stop_gives_grace(self, runtime: Runtime, project: Project, image: str) -> None:
         replica = runtime.start(self.spec(project, image, LINGER="0.5"))

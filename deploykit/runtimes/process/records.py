@@ -81,6 +81,14 @@ class Records:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def run(self, name: str) -> dict[str, Any] | None:
+        """What `save` was given for launch.py."""
+        try:
+            found: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))["run"]
+            return found
+        except (OSError, ValueError, KeyError):
+            return None
+
     def all(self) -> list[Record]:
         found = []
         with contextlib.suppress(OSError):

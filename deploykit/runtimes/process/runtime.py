@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deploykit.core.replica import Replica, ReplicaSpec
+from deploykit.core.replica import Replica, ReplicaSpec, check_command
 from deploykit.errors import BuildFailed, DeployError, NotFound, ReplicaFailed, RuntimeUnavailable
 from deploykit.runtimes.base import Lines
 from deploykit.runtimes.process import dockerfile as dockerfiles
 from deploykit.runtimes.process import launch, toolchain
+from deploykit.runtimes.process.check import succeeds
 from deploykit.runtimes.process.context import Context
 from deploykit.runtimes.process.ports import Ports
 from deploykit.runtimes.process.proxyhost import ProcessProxy
@@ -26,7 +27,7 @@ from deploykit.runtimes.process.recipe import compose
 from deploykit.runtimes.process.records import Record, Records
 from deploykit.runtimes.process.release import Release, Releases
 from deploykit.runtimes.process.supervisor import Fault, Program, Supervisor
-from deploykit.spec.model import Project, Service
+from deploykit.spec.model import Healthcheck, Project, Service
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 _FOLLOW_SECONDS = 0.1
@@ -36,8 +37,8 @@ class ProcessRuntime:
     """Replicas as supervised processes, images as release folders, everything below ``root`` (the `.deploykit` folder).
 
     ``root/.images`` holds the releases (they stay, as images do); ``root/PROJECT/run`` all that runs. Not honoured
-    here, and said at build time: limits on cpu, memory and pids, `user`, `read_only`, capabilities and Compose's own
-    `healthcheck` (`x-deploykit.health` is asked). Mounts are refused: a plain process sees the machine's own files.
+    here, and said at build time: limits on cpu, memory and pids, `user`, `read_only` and capabilities. Mounts are
+    refused: a plain process sees the machine's own files.
     """
 
     name = "process"
@@ -155,6 +156,14 @@ class ProcessRuntime:
         finally:
             self._ports.give_back(port)
         return record.replica(supervisor.info(spec.name))
+
+    def check(self, replica: Replica, healthcheck: Healthcheck) -> bool:
+        """The test runs with the replica's own environment and folder; with all it started it is ended in time."""
+        command = check_command(healthcheck.test)
+        run = Records(self._supervisor(replica.project).folder / "replicas").run(replica.name)
+        if command is None or run is None:
+            return command is None
+        return succeeds(command, run["workdir"], run["environment"], healthcheck.timeout)
 
     def stop(self, replica: Replica, grace: float) -> None:
         supervisor = self._supervisor(replica.project)
@@ -276,8 +285,6 @@ def _not_enforced(service: Service) -> list[str]:
     limits = service.resources
     found = [f"the limit on {n}" for n in ("cpus", "memory", "pids") if getattr(limits, n) is not None]
     found += [n for n in ("user", "read_only", "cap_drop", "cap_add", "security_opt") if getattr(service, n)]
-    if service.healthcheck and service.healthcheck.test[:1] != ("NONE",):
-        found.append("healthcheck (x-deploykit.health is)")
     return found
 
 
