@@ -22,7 +22,7 @@ NOTES = {
     "ports": "a TCP port is published by nginx, in front of all replicas; UDP by the engine",
     "volumes": "`bind`, `volume` and `tmpfs`; Docker only, but for tmpfs",
     "networks": "Docker only; an HTTP service's name reaches nginx, so internal calls are balanced too",
-    "healthcheck": "Docker only; `x-deploykit.health` works on every runtime",
+    "healthcheck": "yes, run by deploykit itself; `x-deploykit.health` comes first",
     "image": "needs Docker; the process runtime builds from `build:`",
     "cpus": "Docker only",
     "mem_limit": "Docker only",

@@ -230,7 +230,7 @@ class _Reader:
 
     def _healthcheck(self, instruction: Instruction) -> None:
         if instruction.text.strip().upper() != "NONE":
-            self._skip(instruction, "set x-deploykit.health in the Compose file instead")
+            self._skip(instruction, "put it in the Compose file: `healthcheck`, or x-deploykit.health")
 
     # What is refused
 
