@@ -90,11 +90,13 @@ class App:
             runtime.close()
 
     @contextmanager
-    def changing(self, command: str, project: Project | None = None, *, repair: bool = False) -> Iterator[Deployment]:
-        """The same, holding the project's lock. Raises Busy."""
+    def changing(
+        self, command: str, project: Project | None = None, *, repair: bool = False, wait: float = 10.0
+    ) -> Iterator[Deployment]:
+        """The same, holding the project's lock, waited for up to `wait` seconds. Raises Busy."""
         with (
             self.deployment(project, repair=repair) as deployment,
-            writing(deployment.runtime.state_dir(deployment.project.name), command),
+            writing(deployment.runtime.state_dir(deployment.project.name), command, wait=wait),
         ):
             yield deployment
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -63,3 +65,27 @@ class _TtyLine:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+
+
+def run_in_background(app: App, service: str) -> None:
+    """Another process of ours takes the rollout on; it ends by itself when the rollout ends."""
+    command = [sys.executable, "-m", "deploykit", "--progress", "quiet", "--runtime", app.runtime_name]
+    for path in app.files:
+        command += ["-f", str(path)]
+    if app.project_name:
+        command += ["-p", app.project_name]
+    if app.project_directory:
+        command += ["--project-directory", str(app.project_directory)]
+    for path in app.env_files:
+        command += ["--env-file", str(path)]
+    for profile in app.profiles:
+        command += ["--profile", profile]
+    command += ["rollout", "carry-on", service]
+    subprocess.Popen(  # noqa: S603
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ},
+    )

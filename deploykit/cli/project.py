@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from deploykit.cli.app import App
-from deploykit.cli.attended import run_rollout
+from deploykit.cli.attended import run_in_background, run_rollout
 from deploykit.cli.options import as_format, pass_app
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import holder
+from deploykit.control.rollouts import RolloutRunner
 from deploykit.core.replica import Replica
 from deploykit.errors import UsageError
 from deploykit.views.tables import ago, print_json, print_table
@@ -44,8 +45,12 @@ def up(app: App, services: tuple[str, ...], detach: bool, scale: tuple[str, ...]
             _print_up_plan(deployment, services, sizes)
             return
         began = time.monotonic()
-        for pending in deployment.up(scale=sizes, build=not no_build, only=services):
-            run_rollout(app, deployment, pending)
+        pending = deployment.up(scale=sizes, build=not no_build, only=services)
+        for rollout in pending:
+            if detach:
+                RolloutRunner(deployment, rollout).enter()
+            else:
+                run_rollout(app, deployment, rollout)
         replicas = [r for r in deployment.observe() if r.running]
         took = time.monotonic() - began
         deployment.say("project.up", f"{deployment.project.name} is up: {len(replicas)} replicas in {took:.1f}s")
@@ -55,6 +60,13 @@ def up(app: App, services: tuple[str, ...], detach: bool, scale: tuple[str, ...]
                 deployment.say("service.url", f"{name} answers at {deployment.url(name)}", name)
         if not detach:
             _attached(deployment)
+    for rollout in pending:
+        run_in_background(app, rollout.service)
+        click.echo(
+            f"{rollout.service}: the move to {rollout.canary_label} goes on in the background,"
+            f" see `deploykit rollout status {rollout.service}`",
+            err=True,
+        )
 
 
 def _warn(deployment: Deployment) -> None:

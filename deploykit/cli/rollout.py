@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import click
 
 from deploykit.cli.app import App
-from deploykit.cli.attended import run_rollout
+from deploykit.cli.attended import run_in_background, run_rollout
 from deploykit.cli.options import as_format, pass_app
 from deploykit.control.deployment import Deployment
 from deploykit.control.lock import holder, writing
@@ -23,6 +20,8 @@ from deploykit.errors import DeployError, NotFound, UsageError
 from deploykit.spec.model import RolloutPolicy
 from deploykit.views import rollout as view
 from deploykit.views.tables import ago, print_json, print_table
+
+BACKGROUND_WAIT = 3600.0  # seconds: rollouts of several services in the background go one after the other
 
 
 @click.group()
@@ -75,7 +74,7 @@ def start(
         if not detach:
             run_rollout(app, deployment, begun)
             return
-    _background(app, service)
+    run_in_background(app, service)
     click.echo(f"{service}: rollout {begun.id} goes on in the background; `deploykit rollout status {service}`")
 
 
@@ -101,36 +100,12 @@ def _spec(deployment: Deployment, service: str) -> Any:
     return replace(known.spec, extension=current.extension)
 
 
-def _background(app: App, service: str) -> None:
-    """Another process of ours takes the rollout on; it ends by itself when the rollout ends."""
-    command = [sys.executable, "-m", "deploykit", "--progress", "quiet", "--runtime", app.runtime_name]
-    for path in app.files:
-        command += ["-f", str(path)]
-    if app.project_name:
-        command += ["-p", app.project_name]
-    if app.project_directory:
-        command += ["--project-directory", str(app.project_directory)]
-    for path in app.env_files:
-        command += ["--env-file", str(path)]
-    for profile in app.profiles:
-        command += ["--profile", profile]
-    command += ["rollout", "carry-on", service]
-    subprocess.Popen(  # noqa: S603
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ},
-    )
-
-
 @rollout.command("carry-on", hidden=True)
 @click.argument("service")
 @pass_app
 def carry_on(app: App, service: str) -> None:
     """Run the rollout that is under way to its end."""
-    with app.changing("rollout") as deployment:
+    with app.changing("rollout", wait=BACKGROUND_WAIT) as deployment:
         active = deployment.active_rollout(service)
         if active is not None:
             run_rollout(app, deployment, active)
@@ -184,7 +159,7 @@ def _ask(app: App, service: str, verb: rollouts.Command) -> None:
             deployment.apply(moved)
             click.echo(view.line(moved))
     if not moved.over and moved.phase == "progressing":
-        _background(app, service)
+        run_in_background(app, service)
 
 
 def _await_taken(deployment: Deployment, before: Rollout, verb: str, *, limit: float = 30.0) -> None:

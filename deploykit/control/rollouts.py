@@ -35,6 +35,11 @@ class RolloutRunner:
         self._seconds: SimpleQueue[Second] = SimpleQueue()
         self._since = time.time()
 
+    def enter(self) -> None:
+        """Bring up what the current step needs, judged by nobody yet. Raises RolloutAborted when it cannot start."""
+        self._deployment.observe()
+        self._apply()
+
     def run(self) -> Rollout:
         """Until promoted or aborted. A failure to start the new version aborts it, with the reason."""
         deployment, service = self._deployment, self._rollout.service

@@ -91,6 +91,22 @@ def test_in_the_background_and_after_its_controller_died(web: Kit) -> None:
     assert len(names(web, "v3")) == 2
 
 
+def test_a_change_in_the_file_is_a_rollout(web: Kit) -> None:
+    path = Path(web.files[0])
+    path.write_text(path.read_text().replace("COLOR: blue", "COLOR: green"))
+    web.run("up", "-d")
+    assert "goes on in the background" in web.stderr
+    eventually(lambda: names(web, "v2"), "a canary replica")
+    assert len(names(web, "v1")) == 2
+    web.run("rollout", "promote", "--full", "web")
+    eventually(lambda: len(names(web, "v2")) == 2 and not names(web, "v1"), "the new version everywhere")
+    path.write_text(path.read_text().replace("strategy: canary", "strategy: rolling").replace("green", "red"))
+    web.run("up", "-d")
+    assert (len(names(web, "v3")), names(web, "v2")) == (2, set())
+    web.run("up", "-d")
+    assert len(names(web, "v3")) == 2
+
+
 def test_a_bad_version_is_caught_under_load(web: Kit) -> None:
     load = web.begin("load", "--rate", "100", "--duration", "60", "--format", "json")
     web.run("rollout", "start", "web", "--env", "COLOR=red", "--env", "ERROR_RATE=0.5", code=3, timeout=60)
