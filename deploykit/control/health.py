@@ -35,14 +35,17 @@ def ask(runtime: Runtime, replica: Replica, service: Service) -> Answer:
 
     `x-deploykit.health` asks over HTTP (ready below 400); else a Compose healthcheck is run, unless the engine has
     just found the replica healthy; else a published HTTP service is ready when it answers at all, a TCP one when it
-    accepts a connection, and any other when it runs.
+    accepts a connection, and any other when it runs. A healthcheck without a `test` may have nothing to run (the
+    image need not have one), so what comes after it is asked too.
     """
     probe = service.extension.health
     if probe is None and checked(service.healthcheck):
         assert service.healthcheck is not None
         if not replica.running or replica.health == "healthy":
             return Answer(replica.running, f"it is {replica.state}")
-        return Answer(runtime.check(replica, service.healthcheck), "its healthcheck fails")
+        passed = runtime.check(replica, service.healthcheck)
+        if not passed or service.healthcheck.test:
+            return Answer(passed, "its healthcheck passes" if passed else "its healthcheck fails")
     if replica.address is None or not port_of(service):
         return Answer(replica.running, f"it is {replica.state}")
     host, _, port = replica.address.rpartition(":")
@@ -56,12 +59,14 @@ def checked(healthcheck: Healthcheck | None) -> bool:
     return healthcheck is not None and healthcheck.test[:1] != ("NONE",)
 
 
-def _patience(service: Service) -> tuple[float, float]:
-    """Seconds until a replica must be ready, and the longest wait between two looks."""
+def _patience(service: Service) -> tuple[float, float, float]:
+    """Seconds until a replica must be ready, and the first and the longest wait between two looks."""
     probe, check = service.extension.health or HealthProbe(), service.healthcheck
     if service.extension.health is None and check is not None and checked(check):
-        return max(probe.deadline, check.start_period + check.interval * check.retries), min(1.0, check.interval)
-    return probe.deadline, probe.interval
+        longest = max(0.02, min(x for x in (1.0, check.interval, check.start_interval) if x > 0))
+        patience = max(probe.deadline, check.start_period + check.interval * check.retries)
+        return patience, min(0.1, longest), longest
+    return probe.deadline, 0.02, probe.interval
 
 
 def _connects(host: str, port: int) -> Answer:
@@ -91,10 +96,9 @@ def await_ready(
     runtime: Runtime, replica: Replica, service: Service, *, cancelled: Callable[[], bool] = lambda: False
 ) -> Replica:
     """Ask until `replica` is ready. Raises ReplicaFailed, with its last log lines, when it dies or never gets there."""
-    patience, longest = _patience(service)
+    patience, waited, longest = _patience(service)
     deadline = time.monotonic() + patience
     looked = time.monotonic()
-    waited = 0.02
     while True:
         answer = ask(runtime, replica, service)
         if answer.ready:

@@ -62,3 +62,28 @@ def test_none_switches_it_off() -> None:
 )
 def test_the_command_of_a_test(test: tuple[str, ...], command: tuple[str, ...] | None) -> None:
     assert check_command(test) == command
+
+
+def test_without_a_test_the_port_still_has_to_answer() -> None:
+    runtime = MemoryRuntime()
+    service = replace(CHECKED, healthcheck=Healthcheck(()), expose=(1,))
+    replica = replace(started(runtime, service), address="127.0.0.1:1")
+    assert "does not accept connections" in ask(runtime, replica, service).reason
+
+
+def test_asked_at_once_then_at_least_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, waits = MemoryRuntime(), list[float]()
+    service = replace(CHECKED, healthcheck=Healthcheck(("CMD", "true"), interval=30.0))
+    replica = started(runtime, service)
+    runtime.unhealthy.add("aaa")
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 10:
+            runtime.unhealthy.clear()
+
+    monkeypatch.setattr("deploykit.control.health.time.sleep", sleep)
+    await_ready(runtime, replica, service)
+    assert waits[0] == pytest.approx(0.1)
+    assert waits == sorted(waits)
+    assert waits[-1] == 1.0

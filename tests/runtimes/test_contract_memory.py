@@ -7,7 +7,7 @@ import pytest
 from deploykit.errors import PortInUse, ReplicaFailed
 from deploykit.runtimes.base import Listen, Runtime
 from deploykit.runtimes.memory import MemoryRuntime
-from deploykit.spec.model import Project
+from deploykit.spec.model import Healthcheck, Project
 from tests.runtimes.contract import VERSION, RuntimeContract
 
 
@@ -26,6 +26,13 @@ class TestMemory(RuntimeContract):
     def test_told_to_be_unhealthy(self, runtime: MemoryRuntime, project: Project, image: str) -> None:
         runtime.unhealthy.add(VERSION)
         assert runtime.start(self.spec(project, image)).health == "unhealthy"
+
+    def test_check_is_told_what_to_say(self, runtime: MemoryRuntime, project: Project, image: str) -> None:
+        replica = runtime.start(self.spec(project, image))
+        assert runtime.check(replica, Healthcheck(("CMD", "true")))
+        runtime.unhealthy.add(VERSION)
+        assert not runtime.check(replica, Healthcheck(("CMD", "true")))
+        assert runtime.check(replica, Healthcheck(("NONE",)))
 
     def test_crash(self, runtime: MemoryRuntime, project: Project, image: str) -> None:
         replica = runtime.start(self.spec(project, image))
