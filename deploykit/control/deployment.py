@@ -152,13 +152,7 @@ class Deployment:
         replicas = made.spec.replicas if scale is None else scale
         seen = [r for r in self.executor.observe() if r.service == made.service]
         running_old = any(r.running and r.version != made.version for r in seen)
-        active = self.active_rollout(made.service)
-        if active is not None:
-            raise DeployError(
-                f"{made.service}: a rollout to {active.canary_label} is under way",
-                hint=f"Run `deploykit rollout promote --full {made.service}` or `deploykit rollout abort"
-                f" {made.service}` first.",
-            )
+        self._no_rollout(made.service)
         if made.spec.extension.rollout.strategy == "canary" and running_old and before is not None:
             return self.begin_rollout(made)
         plan = self.plan_up(made, replicas, seen)
@@ -239,12 +233,7 @@ class Deployment:
     def scale(self, service: str, replicas: int) -> None:
         """Give a service `replicas` replicas; new ones get traffic when ready, old ones go when drained."""
         size = self._size(service)
-        active = self.active_rollout(service)
-        if active is not None:
-            raise DeployError(
-                f"{service}: a rollout to {active.canary_label} is under way, so it cannot be scaled now",
-                hint=f"See `deploykit rollout status {service}`.",
-            )
+        self._no_rollout(service)
         plan = self.plan_scale(service, replicas, self.observe())
         self.say("service.scaled", f"{service}: {size.replicas} -> {replicas} replicas", service, "asked")
         self._run_or_undo(plan, size, Size(service, size.stable, replicas))
@@ -272,7 +261,18 @@ class Deployment:
         self.say("rollout.started", text, made.service, "a new version")
         return begun
 
+    def _no_rollout(self, service: str) -> None:
+        """Raises when a rollout of `service` is under way: only one change at a time."""
+        active = self.active_rollout(service)
+        if active is not None:
+            raise DeployError(
+                f"{service}: a rollout to {active.canary_label} is under way",
+                hint=f"Let it go on (`deploykit rollout resume {service}`) or end it: `deploykit rollout promote --full"
+                f" {service}` or `deploykit rollout abort {service}`.",
+            )
+
     def _changed(self, made: Version) -> Size:
+        self._no_rollout(made.service)
         size = self._size(made.service)
         if made.version == size.stable:
             raise DeployError(
